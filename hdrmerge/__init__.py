@@ -1,0 +1,3 @@
+"""Turn exposure brackets into linear HDR images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,267 @@
+"""Merge aligned frames into radiance with noise-optimal weights.
+
+Each frame i measures the radiance X as p_i / e_i, its linear signal over its relative exposure,
+with variance var(p_i) / e_i^2. The weighted mean with inverse variances is the best linear
+unbiased estimate (Kirk and Andersen 2006; Granados et al., "Optimal HDR reconstruction with linear
+digital cameras", 2010). Variances are taken at the expected signal e_i X0, not at the noisy one,
+which would favour pixels that happen to be dark; X0 comes from photon-count weights, which need no
+radiance (Hanji, Zhong and Mantiuk 2020). Near saturation a weight fades to zero; where every frame
+is clipped the shortest one speaks, marked invalid and free of colour casts. One weight a pixel
+serves all channels, so that a blend never changes a hue.
+
+Memory: two strips of rows in flight, whatever the number of frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .align import Alignment
+from .bracket import Bracket, Frame
+from .deghost import Trust
+from .exposure import Array, Float, Mask, smoothstep
+
+STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes fit the cache
+FADE, CLIPPED = 0.70, 0.96  # linear level where a weight begins to fade, and where it is zero
+INVALID = 0.985  # linear level that counts as clipped in the validity mask
+LAST_RESORT = 1e-6  # weight of the shortest frame where all are clipped
+OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
+DISTRUST = 0.02  # trust below this is none at all
+
+Matrix = NDArray[np.float64]
+
+
+def merge(
+    bracket: Bracket,
+    alignments: Sequence[Alignment],
+    trust: Sequence[Trust | None],
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Float, Mask]:
+    """Return radiance (H, W, 3), linear Rec. 709 with 1.0 = reference white, and validity (H, W).
+
+    ``progress`` is called with the share of rows done, from several threads.
+    """
+    frames = [
+        _Input.of(frame, bracket.reference_frame, alignment, belief)
+        for frame, alignment, belief in zip(bracket.frames, alignments, trust, strict=True)
+        if alignment.used
+    ]
+    height, width = bracket.reference_frame.height, bracket.reference_frame.width
+    radiance = np.empty((height, width, 3), np.float32)
+    valid = np.empty((height, width), np.bool_)
+    to_rec709 = bracket.reference_frame.to_rec709
+    starts = range(0, height, STRIP)
+
+    def work(top: int) -> None:
+        bottom = min(top + STRIP, height)
+        strips = [frame.strip(top, bottom, width) for frame in frames]
+        for left in range(0, width, TILE):
+            right = min(left + TILE, width)
+            signals = [strip.tile(left, right) for strip in strips]
+            planes, ok = _combine(frames, signals, to_rec709)
+            cv2.merge(planes, dst=radiance[top:bottom, left:right])
+            valid[top:bottom, left:right] = ok
+        if progress:
+            progress((bottom - top) / height)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(work, starts):
+            pass
+    return radiance, valid
+
+
+@dataclass(frozen=True, eq=False)
+class _Signal:
+    """One frame's share in a tile: planes (h, w) of linear light and what is known of them."""
+
+    planes: list[Float]
+    trust: Float | None  # None: trusted everywhere
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """A frame ready to be merged: exposure relative to the reference, inverse mapping, trust."""
+
+    frame: Frame
+    ratio: float
+    matrix: Matrix | None  # reference pixel -> frame pixel; None = identity
+    trust: Trust | None
+    recolour: Float | None  # to the reference's linear colours; None = they are the same
+
+    @classmethod
+    def of(cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None) -> _Input:
+        recolour = np.linalg.solve(reference.to_rec709.astype(np.float64), frame.to_rec709)
+        return cls(
+            frame,
+            frame.exposure / reference.exposure,
+            None if alignment.is_identity else alignment.matrix,
+            trust,
+            None if np.allclose(recolour, np.eye(3), atol=1e-4) else recolour.astype(np.float32),
+        )
+
+    def strip(self, top: int, bottom: int, width: int) -> _Strip:
+        """Fetch the codes that rows ``top:bottom`` of the reference are made from."""
+        first, last = top, bottom
+        if self.matrix is not None:
+            edge = np.array([[x, y] for y in (top, bottom) for x in np.linspace(0, width, 9)], np.float64)
+            rows = cv2.perspectiveTransform(edge[:, None], self.matrix)[:, 0, 1]
+            first = int(np.clip(np.floor(rows.min()) - 3, 0, self.frame.height - 1))
+            last = int(np.clip(np.ceil(rows.max()) + 4, first + 1, self.frame.height))
+        return _Strip(self, top, bottom, first, self.frame.codes[first:last])
+
+    def believed(self, top: int, bottom: int, left: int, right: int) -> Float | None:
+        """Return the trust in a tile at full size, bilinear between proxy pixels."""
+        if self.trust is None:
+            return None
+        height, width = self.trust.shape
+        fy, fx = self.frame.height // height, self.frame.width // width
+        factor = max(1, min(fy, fx))
+        if factor == 1:
+            patch = self.trust[min(top, height - 1) : bottom, min(left, width - 1) : right]
+            patch = cv2.copyMakeBorder(
+                patch, 0, bottom - top - patch.shape[0], 0, right - left - patch.shape[1], cv2.BORDER_REPLICATE
+            )
+        else:
+            half = (factor - 1) / 2
+            shrink = np.array([[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            size = (right - left, bottom - top)
+            patch = cv2.warpAffine(self.trust, shrink, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(patch * np.float32(1 / 255), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Strip:
+    """Codes of a frame that cover a strip of reference rows, the first of them frame row ``first``."""
+
+    source: _Input
+    top: int
+    bottom: int
+    first: int
+    codes: Array
+
+    def tile(self, left: int, right: int) -> _Signal:
+        frame, trust = self.source.frame, self.source.believed(self.top, self.bottom, left, right)
+        if self.source.matrix is None:
+            linear = frame.response.decode(np.ascontiguousarray(self.codes[:, left:right]))
+        else:
+            linear, inside = self._resampled(self.source.matrix, left, right)
+            if inside is not None:
+                trust = inside if trust is None else trust * inside
+        if self.source.recolour is not None:
+            linear = cv2.transform(linear, self.source.recolour)
+        return _Signal(list(cv2.split(linear)), trust)
+
+    def _resampled(self, matrix: Matrix, left: int, right: int) -> tuple[Float, Float | None]:
+        """Resample a tile bicubically, without ringing; and 1.0 where the frame covers it, None = all."""
+        top, bottom = self.top, self.bottom
+        corners = np.array([[[x, y]] for x in (left, right) for y in (top, bottom)], np.float64)
+        reach = cv2.perspectiveTransform(corners, matrix)[:, 0]
+        height, width = len(self.codes), self.codes.shape[1]
+        x0 = int(np.clip(np.floor(reach[:, 0].min()) - 3, 0, width - 1))
+        x1 = int(np.clip(np.ceil(reach[:, 0].max()) + 4, x0 + 1, width))
+        y0 = int(np.clip(np.floor(reach[:, 1].min()) - 3 - self.first, 0, height - 1))
+        y1 = int(np.clip(np.ceil(reach[:, 1].max()) + 4 - self.first, y0 + 1, height))
+        source = self.source.frame.response.decode(np.ascontiguousarray(self.codes[y0:y1, x0:x1]))
+        shift = np.array([[1, 0, -x0], [0, 1, -(y0 + self.first)], [0, 0, 1.0]])
+        local = shift @ matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+        size, flags = (right - left, bottom - top), cv2.WARP_INVERSE_MAP
+        soft = cv2.warpPerspective(source, local, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        sharp = cv2.warpPerspective(source, local, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        linear = np.clip(sharp, soft * np.float32(1 - OVERSHOOT), soft * np.float32(1 + OVERSHOOT))
+        frame = self.source.frame
+        limits = [[0, frame.width - 1], [0, frame.height - 1]]
+        if all(low <= reach[:, k].min() and reach[:, k].max() <= high for k, (low, high) in enumerate(limits)):
+            return linear, None
+        ones = np.ones(source.shape[:2], np.float32)
+        inside = cv2.warpPerspective(ones, local, size, flags=flags | cv2.INTER_LINEAR)
+        return linear, np.asarray(inside > 0.999, np.float32)
+
+
+def _combine(frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float) -> tuple[list[Float], Mask]:
+    """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid."""
+    peaks, lights, usable = [], [], []
+    photons, expected = np.float32(0), np.float32(0)
+    for source, signal in zip(frames, signals, strict=True):
+        red, green, blue = signal.planes
+        peak = np.maximum(np.maximum(red, green), blue)
+        light = (red + blue) * np.float32(0.25) + green * np.float32(0.5)
+        share = smoothstep(CLIPPED * source.frame.clip, FADE * source.frame.clip, peak)
+        if signal.trust is not None:
+            share *= signal.trust
+        electrons = np.float32(1.0 / source.frame.noise.photon)
+        photons = photons + share * light * electrons
+        expected = expected + share * np.float32(electrons * source.ratio)
+        peaks.append(peak)
+        lights.append(light)
+        usable.append(share)
+    first_guess = photons / np.maximum(expected, np.float32(1e-20))
+
+    total = np.zeros_like(peaks[0])
+    sums = [np.zeros_like(peaks[0]) for _ in range(3)]
+    shortest = min(source.ratio for source in frames)
+    for source, signal, share in zip(frames, signals, usable, strict=True):
+        e, noise = source.ratio, source.frame.noise
+        weight = share * np.float32(e * e) / (first_guess * np.float32(noise.photon * e) + np.float32(noise.read**2))
+        last = np.float32(LAST_RESORT * (shortest / e) ** 3)
+        weight += last if signal.trust is None else last * (signal.trust > DISTRUST)
+        total += weight
+        weight *= np.float32(1 / e)
+        for plane, own in zip(sums, signal.planes, strict=True):
+            plane += weight * own
+    total = 1 / total
+    for plane in sums:
+        plane *= total
+    valid = _neutralise(frames, signals, peaks, sums, to_rec709)
+    return _transformed(sums, to_rec709), valid
+
+
+def _neutralise(
+    frames: Sequence[_Input], signals: Sequence[_Signal], peaks: Sequence[Float], sums: list[Float], to_rec709: Float
+) -> Mask:
+    """Take the colour cast from pixels that are clipped in every trusted frame; return the valid ones.
+
+    A channel at its limit is a lower bound. White balance spreads those bounds (2.0, 1.0, 1.6, say:
+    magenta). Each clipped channel is raised to the brightest clipped one, and to the mean of the
+    channels that are not, so that a blown sun is white and a blown red lamp stays red.
+    """
+    darkest = np.full(peaks[0].shape, np.inf, np.float32)
+    for source, signal, peak in zip(frames, signals, peaks, strict=True):
+        level = peak * np.float32(1 / source.frame.clip)
+        if signal.trust is not None:
+            level = np.where(signal.trust > DISTRUST, level, np.inf)
+        np.minimum(darkest, level, out=darkest)
+    if float(darkest.max()) < CLIPPED:
+        return np.ones(darkest.shape, np.bool_)
+    where = np.flatnonzero(darkest.ravel() >= CLIPPED)
+    neutral = np.linalg.solve(to_rec709.astype(np.float64), np.ones(3))
+    neutral /= neutral.max()  # sensor signal of white, largest channel 1
+    values = np.stack([plane.ravel()[where] for plane in sums])
+    own = np.zeros_like(values)
+    for source, signal in zip(frames, signals, strict=True):
+        level = np.stack([plane.ravel()[where] for plane in signal.planes]) / np.float32(source.frame.clip)
+        same = level * np.float32(source.frame.clip / source.ratio) >= 0.98 * values
+        own = np.maximum(own, np.where(same, smoothstep(CLIPPED - 0.02, INVALID, level), 0.0))
+    balanced = values / neutral[:, None].astype(np.float32)
+    brightest = (balanced * (own > 0.5)).max(axis=0)
+    others = (balanced.sum(axis=0) - balanced) / 2
+    raised = np.maximum(np.maximum(balanced, brightest), others)
+    balanced += own * (raised - balanced)
+    for plane, row, white in zip(sums, balanced, neutral, strict=True):
+        plane.ravel()[where] = row * np.float32(white)
+    return np.asarray(darkest < INVALID, np.bool_)
+
+
+def _transformed(planes: list[Float], to_rec709: Float) -> list[Float]:
+    """Apply the colour matrix; colours outside Rec. 709 are brought to its border, not below zero."""
+    if np.array_equal(to_rec709, np.eye(3)):
+        return planes
+    rows = to_rec709.astype(np.float32)
+    return [np.maximum(row[0] * planes[0] + row[1] * planes[1] + row[2] * planes[2], 0.0) for row in rows]
