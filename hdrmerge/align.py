@@ -7,9 +7,10 @@ clipped are cut from both. On these rank pictures
     SIFT features (Lowe 2004) -> MAGSAC++ (Barath et al. 2020)      where the frame roughly lies
     pyramidal Lucas-Kanade tracks (Bouguet 2001) -> MAGSAC++        to a small fraction of a pixel
 
-and of the homography, the similarity, the translation and the identity the simplest one wins that
-agrees with the best supported one within a quarter of a pixel and fits the picture no worse.
-Identity always stands for election: an aligned bracket stays as it is.
+and of the homography, the similarity, the translation and the identity that one wins that explains
+the tracks best for the freedom it takes (geometric robust information criterion, Torr 1998).
+Identity always stands for election, and takes the seat when the winner moves nothing by more than
+a quarter of a pixel or does not make the pictures more alike: an aligned bracket stays as it is.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ MODELS: tuple[Model, ...] = ("none", "translation", "similarity", "homography")
 Matrix = NDArray[np.float64]
 
 FEATURE_PIXELS = 400_000  # size of the picture that SIFT sees
-AGREE = 0.25  # [px of the frame] simpler models within this of the best one are preferred
+STILL = 0.25  # [px of the frame] a motion nowhere larger than this is none
+TRACK_ERROR = 0.1  # [px of the proxy] least standard error of a track
+OUTLIER = 3.0  # [standard errors] a track farther off is something that moved
+FREEDOM = {"none": 0, "translation": 2, "similarity": 4, "homography": 8}
 MIN_INLIERS = {"translation": 6, "similarity": 12, "homography": 30}
 MIN_COMMON = 0.03  # share of tones two frames must have in common to be compared
 MIN_LIKENESS = 0.12  # correlation of details below which a frame shows something else
@@ -160,7 +164,7 @@ def _refined(still: Array, moving: Array, start: Matrix | None, allowed: Model) 
     """Track points from the reference into the frame and fit every allowed model to the tracks.
 
     The second round starts from the first one's answer, where the tracks have nowhere far to go.
-    Returns candidates from simple to general, None where the tracks support none.
+    Returns candidates, best first, None where the tracks support none.
     """
     candidates: list[_Candidate] | None = None
     for levels in (3, 1) if start is not None else (5, 2):
@@ -170,7 +174,7 @@ def _refined(still: Array, moving: Array, start: Matrix | None, allowed: Model) 
         candidates = _fitted(*tracks, still.shape, allowed) or candidates
         if candidates is None:
             break
-        start = candidates[-1][1]
+        start = candidates[0][1]
     return candidates
 
 
@@ -195,7 +199,7 @@ def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[A
 
 
 def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model) -> list[_Candidate] | None:
-    """Fit translation, similarity and homography to tracks, as far as they are allowed and supported."""
+    """Fit the models that are allowed and supported to tracks; return them, best explanation first."""
     fits: list[_Candidate] = []
     general = MODELS.index(allowed)
     shift = np.median(target - source, axis=0)
@@ -208,7 +212,17 @@ def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model
         matrix, _ = cv2.findHomography(source, target, cv2.USAC_MAGSAC, 0.7, maxIters=5000)
         if matrix is not None:
             _add(fits, "homography", np.asarray(matrix, np.float64), source, target, shape)
-    return fits or None
+    if not fits:
+        return None
+    error = max(TRACK_ERROR, 1.2 * min(fit[3] or 0.0 for fit in fits if fit[2] >= 0.8 * fits[-1][2]))
+
+    def criterion(fit: _Candidate) -> float:
+        distance = np.linalg.norm(_apply(fit[1], source) - target, axis=1) / error
+        return float(np.minimum(distance, OUTLIER) @ np.minimum(distance, OUTLIER)) + FREEDOM[fit[0]] * np.log(
+            4 * len(source)
+        )
+
+    return sorted(fits, key=criterion)
 
 
 def _add(
@@ -224,22 +238,18 @@ def _add(
 def _elect(
     still: Array, moving: Array, fits: list[_Candidate] | None, factor: float
 ) -> tuple[_Candidate, float | None]:
-    """Return the simplest candidate that does as well as the best, and how alike the pictures then are."""
+    """Return the best candidate or the identity, and how alike the pictures then are."""
     identity: _Candidate = ("none", np.eye(3), 0, None)
     plain = _likeness(still, moving, identity[1])
     if not fits:
         return identity, None
-    # The most general model rules unless a simpler one has clearly more tracks behind it.
-    best = max(fits, key=lambda fit: (fit[2] * (1.0 + 0.02 * MODELS.index(fit[0])), MODELS.index(fit[0])))
+    best = fits[0]
     general = _likeness(still, moving, best[1])
-    if plain is not None and general is not None and general < plain + 0.002:
-        return (*identity[:2], best[2], best[3]), plain
     height, width = still.shape
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height], [width / 2, height / 2]], float)
-    tolerance = AGREE / factor
-    for simple in [identity, *fits]:
-        if np.abs(_apply(simple[1], corners) - _apply(best[1], corners)).max() <= tolerance:
-            return (simple[0], simple[1], simple[2] or best[2], simple[3] if simple[2] else best[3]), general
+    still_stands = np.abs(_apply(best[1], corners) - corners).max() <= STILL / factor
+    if still_stands or (plain is not None and general is not None and general < plain + 0.002):
+        return (*identity[:2], best[2], best[3]), plain
     return best, general
 
 

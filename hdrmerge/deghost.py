@@ -7,6 +7,11 @@ reconstruction" (2013), in using the noise model as its yardstick; comparing poo
 `Proxy` pictures makes it sensitive to faint ghosts and costs little. Frames are tested from the
 exposure nearest to the reference outwards, and what a trusted frame shows where the reference is
 clipped joins the yardstick for the next.
+
+A response curve that is only nearly right makes frames differ everywhere, by an amount that depends
+smoothly on the tone (Grossberg and Nayar, "Determining the camera response from images: what is
+knowable?", 2003). That part is estimated from all pixels at once and forgiven: a moving object is
+too small to bend a polynomial through the tones of the whole picture.
 """
 
 from __future__ import annotations
@@ -19,15 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import Alignment
-from .exposure import Float, Mask, NoiseModel, smoothstep
+from .exposure import Float, Mask, NoiseModel
 from .proxy import Proxy
 
 Trust = NDArray[np.uint8]  # (h, w) in proxy pixels, 255 = fully trusted
 
 RELATIVE = 0.06  # radiometric error that is no ghost, one sigma
 EDGE = 0.35  # [proxy px] residual misregistration that is no ghost, one sigma
-ACCEPT, REJECT = 2.0, 4.0  # pooled deviation in sigma: trusted below, distrusted above
+POSSIBLE, CERTAIN = 2.2, 4.0  # pooled deviation in sigma: what may be a ghost, and what must be one
+SMALLEST = 8  # [proxy px] certain pixels a ghost has at least; fewer are noise
 NEAR_CLIP = 0.90  # linear level from which a clipped block's channel is only a lower bound
+FORGIVEN = 3.0  # [stops] largest difference that may be the response curve's
+MAX_SPREAD = 0.3  # largest relative scatter that may be noise and compression
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +111,23 @@ class _Yardstick:
         deviation = np.zeros(self.clipped.shape, np.float32)
         for c in range(3):
             known, seen = self.radiance[..., c], view.radiance[..., c]
+            variance = self.variance[..., c] + view.variance[..., c]
+            tone = _ToneDifference.between(known, seen, variance, ~self.clipped, view.usable)
+            stops, spread = tone.at(known)
+            seen = seen * np.exp2(-stops)
             difference = seen - known
             # Where the yardstick is clipped the scene is at least that bright: only darker is a ghost.
             bound = self.clipped & (known > NEAR_CLIP)
             difference = np.where(bound, np.minimum(difference, 0.0), difference)
-            level = np.maximum(known, seen)
-            sigma2 = self.variance[..., c] + view.variance[..., c]
-            sigma2 += np.square(RELATIVE * level) + np.square(EDGE * _steepness(known))
+            sigma2 = variance + np.square(spread) * known * seen + np.square(EDGE * _steepness(known))
             np.maximum(deviation, np.square(difference) / sigma2, out=deviation)
         deviation[~view.usable] = 0.0
         pool = 5 if self.factor == 1 else 3
-        deviation = cv2.blur(np.minimum(deviation, 4 * REJECT**2), (pool, pool))
-        belief = smoothstep(REJECT**2, ACCEPT**2, deviation)
+        deviation = cv2.blur(np.minimum(deviation, 4 * CERTAIN**2), (pool, pool))
+        ghost = _connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
         # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
-        belief = cv2.erode(belief, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
-        return np.asarray(cv2.GaussianBlur(belief, (0, 0), 2.0), np.float32)
+        ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+        return 1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0)
 
     def learn(self, view: _View, belief: Float) -> None:
         """Let a trusted view sharpen the yardstick, and fill it where it was clipped."""
@@ -130,6 +140,61 @@ class _Yardstick:
         np.copyto(self.radiance, view.radiance, where=fill[..., None])
         np.copyto(self.variance, view.variance, where=fill[..., None])
         self.clipped &= ~fill
+
+
+@dataclass(frozen=True, eq=False)
+class _ToneDifference:
+    """How a channel of two aligned frames differs by tone: log2(seen / known) over log2(known)."""
+
+    tones: NDArray[np.float64]  # knots, log2 of known radiance
+    stops: NDArray[np.float64]  # the smooth difference there
+    spread: NDArray[np.float64]  # relative scatter about it, one sigma
+
+    @classmethod
+    def between(cls, known: Float, seen: Float, variance: Float, known_ok: Mask, seen_ok: Mask) -> _ToneDifference:
+        """Fit a polynomial through the medians of half-stop bins, all pixels together.
+
+        Only bins count that the frame recorded for the most part. Where a long exposure clipped
+        most of a tone, what is left of it is what moved.
+        """
+        stride = max(1, int(np.sqrt(known.size / 100_000)))
+        some = (slice(None, None, stride), slice(None, None, stride))
+        known, seen, variance, known_ok, seen_ok = (
+            plane[some].ravel() for plane in (known, seen, variance, known_ok, seen_ok)
+        )
+        sure = known_ok & (known > 0) & (known**2 > 4 * variance)
+        known, seen, seen_ok = known[sure], seen[sure], seen_ok[sure] & (seen[sure] > 0)
+        tone = np.log2(known)
+        bins = []
+        for low in np.arange(-14.0, 6.5, 0.5):
+            inside = (tone >= low) & (tone < low + 0.5)
+            both = inside & seen_ok
+            if np.count_nonzero(both) >= max(60, 0.6 * np.count_nonzero(inside)):
+                bins.append((low + 0.25, np.log2(seen[both] / known[both])))
+        if len(bins) < 3:
+            return cls(np.array([0.0]), np.array([0.0]), np.array([RELATIVE]))
+        tones = np.array([centre for centre, _ in bins])
+        medians = np.array([np.median(ratios) for _, ratios in bins])
+        weights = np.array([min(len(ratios), 2000) ** 0.5 for _, ratios in bins])
+        fit = np.polynomial.Polynomial.fit(tones, medians, min(5, (len(bins) - 1) // 2), w=weights)
+        stops = np.clip(fit(tones), -FORGIVEN, FORGIVEN)
+        scatter = [1.48 * np.median(np.abs(r - s)) for (_, r), s in zip(bins, stops, strict=True)]
+        return cls(tones, stops, np.clip(np.array(scatter) * np.log(2), RELATIVE, MAX_SPREAD))
+
+    def at(self, known: Float) -> tuple[Float, Float]:
+        """Return the difference [stops] and the relative scatter at each pixel's tone."""
+        steps = np.arange(-16.0, 8.0, 0.125)
+        index = np.clip((np.log2(np.maximum(known, np.float32(2**-16))) + 16) * 8, 0, len(steps) - 1).astype(np.intp)
+        tables = [np.interp(steps, self.tones, values).astype(np.float32) for values in (self.stops, self.spread)]
+        return tables[0].take(index), tables[1].take(index)
+
+
+def _connected(possible: Mask, certain: Mask) -> NDArray[np.uint8]:
+    """Keep the regions of ``possible`` that contain enough ``certain`` pixels (hysteresis, Canny 1986)."""
+    count, labels = cv2.connectedComponents(possible.astype(np.uint8), connectivity=8)
+    votes = np.bincount(labels[certain], minlength=count)
+    votes[0] = 0
+    return (votes >= SMALLEST).astype(np.uint8).take(labels)
 
 
 def _variance(linear: Float, noise: NoiseModel, factor: int) -> Float:

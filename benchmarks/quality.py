@@ -1,0 +1,187 @@
+"""Measure radiometric truth, registration and ghost removal on simulated brackets with exact truth.
+
+    python benchmarks/quality.py                          the synthetic brackets
+    python benchmarks/quality.py --scenes FOLDER          also moving objects over the HDR scenes (*.exr) there
+
+Prints a table; ``--json FILE`` writes the same numbers. Every bracket goes through files, as a
+user's does: simulated, written as JPEG or DNG, read, aligned, merged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hdrmerge.metrics import ev_rms, log_log_slope, psnr_linear, psnr_mu, pu21_psnr, regions, ssim_mu
+from hdrmerge.pipeline import MergeOptions, Report, merge_bracket
+from hdrmerge.simulate import Camera, Shake, homography, perspective_view, ramp_scene, simulate_bracket, write_jpegs
+from hdrmerge.simulate import Simulated
+from hdrmerge.simulate_raw import write_dngs
+
+SIZE = (1000, 1500)
+MARGIN = 60  # [px] left out at the border of shaken brackets
+
+
+def ramp_bracket(
+    shake: Any = Shake(), top: float = 4.0, soft: float = 0.0, camera: Camera | None = None
+) -> Simulated:
+    """Return three frames 3 stops apart of a ramp over 0.02 to ``top``, in the reference's white.
+
+    ``soft`` is the sigma [px] of a blur, for RAW: how well a demosaicing guesses is another matter
+    than whether a merge is true.
+    """
+    rng = np.random.default_rng(1)
+    scene = ramp_scene(2 * SIZE[0], 2 * SIZE[1], rng, low=0.02, high=top)
+    if soft:
+        scene = np.exp(cv2.GaussianBlur(np.log(scene), (0, 0), 2 * soft))
+    middle = scene[SIZE[0] // 2 : -SIZE[0] // 2, SIZE[1] // 2 : -SIZE[1] // 2]
+    scene = np.clip(scene * np.float32(top / middle.max()), 0.02, None)
+    share = float(np.mean(middle.max(axis=-1) * np.float32(top / middle.max()) >= 1.0))
+    return simulate_bracket(scene, rng, size=SIZE, step_ev=3.0, shake=shake, saturated_share=share, camera=camera)
+
+
+def radiometry(result: np.ndarray, truth: np.ndarray, margin: int = 0) -> dict[str, float]:
+    inner = (slice(margin, -margin or None),) * 2
+    return {
+        "ev_rms": ev_rms(result[inner], truth[inner]),
+        "slope": log_log_slope(result[inner], truth[inner]),
+        "scale_ev": float(np.median(np.log2(np.maximum(result[inner], 1e-6) / truth[inner]))),
+    }
+
+
+def registration(report: Report, sim: Simulated) -> float:
+    """Return the largest distance [px] between found and true position, over frames and a grid of points."""
+    height, width = SIZE
+    grid = np.array([[[x, y]] for x in np.linspace(0, width, 7) for y in np.linspace(0, height, 5)], np.float64)
+    true = {shot.exposure_time: matrix for shot, matrix in zip(sim.shots, sim.homographies, strict=True)}
+    worst = 0.0
+    for shot, alignment in zip(report.shots, report.alignments, strict=True):
+        key = min(true, key=lambda time: abs(np.log2((time or 1) / (shot.exposure_time or 1))))
+        found = cv2.perspectiveTransform(grid, alignment.matrix)
+        worst = max(worst, float(np.linalg.norm(found - cv2.perspectiveTransform(grid, true[key]), axis=2).max()))
+    return worst
+
+
+def static_rows(folder: Path) -> dict[str, dict[str, float]]:
+    rows = {}
+    turned = [
+        homography(SIZE, rotation=0.5, shift=(20.0, 0.0)),
+        np.eye(3),
+        homography(SIZE, rotation=-0.5, shift=(0.0, -20.0)),
+    ]
+    for name, shake, margin in (("static JPEG", Shake(), 0), ("JPEG turned 0.5 deg, 20 px", turned, MARGIN)):
+        sim = ramp_bracket(shake)
+        result, report = merge_bracket(write_jpegs(sim, folder / name))
+        rows[name] = radiometry(result.pixels, sim.truth, margin)
+        rows[name]["registration_px"] = registration(report, sim)
+        rows[name]["ghost_share"] = max(report.ghost_shares)
+    for level in (0.5, 0.8, 0.9, 0.99):
+        name = f"14-bit DNG, shortest to {level:.0%}"  # of white; 50 % is the ramp to 4 units
+        sim = ramp_bracket(top=8 * level, soft=3.0, camera=Camera(bits=14))
+        result, report = merge_bracket(write_dngs(sim, folder / name, np.random.default_rng(2)))
+        rows[name] = radiometry(result.pixels, sim.truth, 4)
+        rows[name]["ghost_share"] = max(report.ghost_shares)
+    return rows
+
+
+def moving_rows(folder: Path, scenes: Path, count: int) -> dict[str, dict[str, float]]:
+    """Average PSNR over ``count`` brackets with movers: reference alone, plain merge, deghosted."""
+    files = sorted(scenes.glob("*.exr"))
+    if not files:
+        raise SystemExit(f"{scenes}: no *.exr scenes there")
+    pictures = [read_scene(path) for path in files]
+    scores: dict[str, list[dict[str, float]]] = {"reference alone": [], "plain merge": [], "deghosted": []}
+    for number in range(count):
+        rng = np.random.default_rng(100 + number)
+        panorama = pictures[number % len(pictures)]
+        view = scene_view(panorama, rng)
+        movers = [scene_view(pictures[(number + k + 1) % len(pictures)], rng) for k in range(int(rng.integers(1, 4)))]
+        frames = int(rng.choice([3, 3, 5, 2, 7]))
+        sim = simulate_bracket(
+            view,
+            rng,
+            size=(480, 720),
+            frames=frames,
+            step_ev={2: 3.0, 3: 2.0, 5: 1.5, 7: 1.0}[frames],
+            saturated_share=float(rng.uniform(0.02, 0.2)),
+            shake=Shake(rotation=0.4, shift=8.0, perspective=2e-6) if number % 2 else Shake(),
+            movers=movers,
+            iso=float(rng.choice([100, 400, 1600])),
+        )
+        paths = write_jpegs(sim, folder / f"moving{number}")
+        linear = sim.camera.response.decode(sim.frames[sim.reference])
+        plain, _ = merge_bracket(paths, MergeOptions(deghost="none"))
+        clean, report = merge_bracket(paths)
+        for name, result in (("reference alone", linear), ("plain merge", plain.pixels), ("deghosted", clean.pixels)):
+            scores[name].append(score(result, sim))
+        print(f"  {number:2d} {files[number % len(files)].stem[:20]:20s} {frames} frames", end=" ")
+        print(*(f"{name}: {rows[-1]['psnr_mu']:.1f}" for name, rows in scores.items()), sep="  ")
+    return {name: {key: nanmean([row[key] for row in rows]) for key in rows[0]} for name, rows in scores.items()}
+
+
+def score(result: np.ndarray, sim: Simulated) -> dict[str, float]:
+    row = {
+        "psnr_mu": psnr_mu(result, sim.truth),
+        "psnr_l": psnr_linear(result, sim.truth),
+        "ssim_mu": ssim_mu(result, sim.truth),
+        "pu21": pu21_psnr(result, sim.truth),
+    }
+    for name, mask in regions(sim.moving, sim.saturated).items():
+        row[f"psnr_mu {name}"] = psnr_mu(result, sim.truth, mask)
+    return row
+
+
+def nanmean(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def read_scene(path: Path) -> np.ndarray:
+    import OpenEXR
+
+    with OpenEXR.File(str(path)) as file:
+        pixels = file.channels()["RGB"].pixels.astype(np.float32)
+    return np.clip(np.nan_to_num(pixels, posinf=1e4), 1e-4, 1e4)
+
+
+def scene_view(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a view of a panorama away from its poles, or the photograph itself."""
+    height, width = scene.shape[:2]
+    if width != 2 * height:
+        return scene
+    return perspective_view(
+        scene, (960, 1440), yaw=float(rng.uniform(0, 360)), pitch=float(rng.uniform(-15, 15)), fov=75.0
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--scenes", type=Path, help="folder of HDR scenes for the brackets with moving objects")
+    parser.add_argument("--count", type=int, default=20, help="brackets with moving objects")
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--only", choices=["static", "moving"])
+    options = parser.parse_args()
+    start, tables = time.perf_counter(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.only != "moving":
+            tables["static"] = static_rows(Path(folder))
+        if options.scenes and options.only != "static":
+            tables["moving"] = moving_rows(Path(folder), options.scenes, options.count)
+    for title, rows in tables.items():
+        print(f"\n{title}")
+        for name, row in rows.items():
+            print(f"  {name:28s}", *(f"{key} {value:.4f}" for key, value in row.items()), sep="  ")
+    print(f"\n{time.perf_counter() - start:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps(tables, indent=2))
+
+
+if __name__ == "__main__":
+    main()
