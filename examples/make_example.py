@@ -10,27 +10,34 @@ right, y up, z out of the arches. Radiance is linear Rec. 709: about 5 in the sk
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from hdrmerge.bracket import RadianceMap
+from hdrmerge.simulate import Mover, homography, plan_shots, simulate_bracket, write_jpegs
+from hdrmerge.write import write
 
 
 def vector(*xyz: float):
     return np.float32(xyz)[:, None]
 
 
+SAMPLES = 24  # paths a pixel
+WHITE = 2.5  # radiance that saturates the middle frame
+BALL_POSITIONS = ((-0.95, 0.21, 2.45), (-0.50, 0.21, 2.35), (-0.05, 0.21, 2.25))  # [m]; height = radius
 MARGIN = 0.04  # rendered beyond each edge of the photograph for the shaking hand, relative to its size
-CAMERA, FOCAL, HORIZON = vector(0.25, 1.5, -2.6), 0.80, 0.40  # [m]; / width; / height, from the top
-WALL, DEPTH = 5.0, 0.42  # the wall with the arches: z of its inner face, and its thickness [m]
-SPACING, HALF, SILL, SPRING = 2.0, 0.76, 0.55, 1.95  # three arches: distance, half width, lowest, centre [m]
+CAMERA, FOCAL, HORIZON = vector(0.25, 1.36, -2.2), 0.80, 0.45  # [m]; / width; / height, from the top
+WALL, DEPTH = 4.6, 0.42  # the wall with the arches: z of its inner face, and its thickness [m]
+SPACING, HALF, SILL, SPRING = 2.0, 0.84, 0.55, 1.93  # three arches: distance, half width, lowest, centre [m]
 SUN, SUN_RADIUS = vector(-0.35, 0.63, 0.695), 0.006  # direction; [rad]
 SUN_LIGHT = vector(46.0, 38.0, 27.0)  # irradiance / 1 across the beam
 LAMP, LAMP_RADIUS, LAMP_LIGHT = vector(-2.2, 1.72, 3.05), 0.042, vector(900.0, 480.0, 170.0)
 AMBIENT = vector(0.012, 0.010, 0.008)  # what arrives after the last bounce
+CHUNK = 48_000  # rays at a time, few enough for the cache
 PRIMES = np.float32([2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37])
 
 
@@ -66,9 +73,13 @@ NOISE = _noise_tile()
 
 
 def noise(u, v):
-    """Look up the noise tile, about 0 to 1; one unit of u or v holds eight of its largest blobs."""
-    x, y = ((at * 1024).astype(np.int32) & 1023 for at in (u, v))
-    return NOISE[y, x]
+    """Interpolate the noise tile, about 0 to 1; one unit of u or v holds eight of its largest blobs."""
+    x, y = u * 1024, v * 1024
+    i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    x, y = (x - i).astype(np.float32), (y - j).astype(np.float32)
+    left, right, up, down = i & 1023, (i + 1) & 1023, (j & 1023) * 1024, ((j + 1) & 1023) * 1024
+    upper = mix(NOISE.take(up + left), NOISE.take(up + right), x)
+    return mix(upper, mix(NOISE.take(down + left), NOISE.take(down + right), x), y)
 
 
 # What things are made of: points (3, N) -> albedo (3, N)
@@ -76,32 +87,40 @@ def noise(u, v):
 
 def plaster(p):
     u, v = p[0] + p[2], p[1]
-    tone = 0.8 + 0.35 * (noise(u * 0.13, v * 0.13) - 0.5) + 0.35 * (noise(u * 0.7, v * 0.7 + 0.3) - 0.5)
+    tone = 0.66 + 0.3 * (noise(u * 0.13, v * 0.13) - 0.5) + 0.25 * (noise(u * 0.7, v * 0.7 + 0.3) - 0.5)
     tone = tone * np.where(np.abs(v - 0.95) < 0.012, 0.4, 1)
-    return np.where(v < 0.95, vector(0.62, 0.36, 0.26), vector(0.86, 0.76, 0.60)) * tone
+    return np.where(v < 0.95, vector(0.62, 0.34, 0.23), vector(0.86, 0.73, 0.55)) * tone
 
 
 def tiles(p):
-    """Cream and terracotta tiles on the diagonal, worn, with grout; and a rug."""
+    """Cream and terracotta tiles on the diagonal, worn, with grout."""
     u, v = (p[0] + p[2]) * 1.7, (p[0] - p[2]) * 1.7
     i, j = np.floor(u), np.floor(v)
     tint = 0.8 + 0.3 * np.mod(np.sin(i * 12.9898 + j * 78.233) * 43.7585, 1)
     tint = tint + 0.5 * (noise(p[0] * 0.3, p[2] * 0.3) - 0.5) + 0.3 * (noise(p[0] * 1.3, p[2] * 1.3) - 0.5)
     tile = np.where((i + j) % 2 == 0, vector(0.66, 0.57, 0.44), vector(0.42, 0.17, 0.09)) * tint
     grout = np.minimum(0.5 - np.abs(u - i - 0.5), 0.5 - np.abs(v - j - 0.5)) < 0.018
-    tile = np.where(grout, vector(0.2, 0.17, 0.14), tile)
-    x, z = np.abs(p[0] - 0.9), np.abs(p[2] - 1.35)
+    return np.where(grout, vector(0.2, 0.17, 0.14), tile)
+
+
+def rug(p):
+    x, z = np.abs(p[0] - 1.15), np.abs(p[2] - 1.3)
     rim = np.maximum(x - 1.15, z - 0.75)
     figure = (np.floor(3.2 * (x + z)) + np.floor(3.2 * (x - z))) % 3
-    dyes = np.float32([[0.40, 0.035, 0.03], [0.03, 0.06, 0.17], [0.55, 0.34, 0.13], [0.30, 0.02, 0.02]]).T
+    dyes = np.float32([[0.32, 0.04, 0.03], [0.035, 0.05, 0.12], [0.50, 0.34, 0.17], [0.26, 0.025, 0.02]]).T
     dye = np.where(rim < -0.14, figure, np.where((rim > -0.11) & (rim < -0.05), 2, 3)).astype(int)
-    return np.where(rim < 0, dyes[:, dye] * (0.6 + 0.8 * noise(p[0] * 3, p[2] * 3)), tile)
+    return dyes[:, dye] * (0.6 + 0.8 * noise(p[0] * 3, p[2] * 3))
 
 
 def wood(p):
+    """Planks along z."""
     grain = noise(p[0] * 0.7 + p[2] * 0.05, p[1] * 0.7 + p[2] * 0.03)
     rings = 0.5 + 0.5 * np.sin(50 * grain + 20 * p[0])
     return mix(vector(0.17, 0.075, 0.03), vector(0.40, 0.21, 0.10), rings * 0.5 + grain * 0.4)
+
+
+def posts(p):
+    return wood(np.stack([p[2], p[0], p[1]]))
 
 
 def painting(p):
@@ -109,7 +128,7 @@ def painting(p):
     y, z = p[1], p[2]
     sky = mix(vector(0.75, 0.45, 0.18), vector(0.12, 0.22, 0.42), step(1.6, 2.1, y + 0.4 * noise(z * 0.3, y)))
     sea = mix(vector(0.05, 0.12, 0.16), vector(0.6, 0.4, 0.2), step(0.5, 0.75, noise(z * 0.2, y * 1.5)))
-    canvas = np.maximum(np.abs(z - 4.1) - 0.36, np.abs(y - 1.75) - 0.27) < 0
+    canvas = np.maximum(np.abs(z - 3.9) - 0.36, np.abs(y - 1.75) - 0.27) < 0
     return np.where(canvas, np.where(y > 1.7, sky, sea), vector(0.55, 0.36, 0.12))
 
 
@@ -152,7 +171,8 @@ class Box(Shape):
 
     def span(self, origin, inverse):
         a, b = (self.low - origin) * inverse, (self.high - origin) * inverse
-        return np.minimum(a, b).max(axis=0), np.maximum(a, b).min(axis=0)
+        near, far = np.minimum(a, b), np.maximum(a, b)
+        return np.maximum(np.maximum(*near[:2]), near[2]), np.minimum(np.minimum(*far[:2]), far[2])
 
     def hit(self, origin, direction, inverse):
         near, far = self.span(origin, inverse)
@@ -230,12 +250,14 @@ def ball(albedo: Callable, center, radius: float, **kind) -> Sphere:
 def furnish(ball_position) -> list:
     """Return the room as groups of shapes; each group but the first is skipped by rays that miss it."""
     rng = np.random.default_rng(5)
-    walls = [ArchWall(albedo=plaster), box(tiles, (-9, -1, -9), (9, 0, 9), gloss=0.035),
-             box(wood, (-9, 3.3, -9), (9, 4, 9)), box(plaster, (-9, 0, -4), (9, 4, -3)),
-             box(plaster, (-9, 0, -9), (-3, 4, 9)), box(plaster, (3, 0, -9), (9, 4, 9))]  # fmt: skip
-    beams = [box(wood, (x - 0.08, 3.08, -3), (x + 0.08, 3.3, WALL)) for x in np.linspace(-2.7, 2.7, 7)]
+    end = WALL + DEPTH
+    walls = [ArchWall(albedo=plaster), box(tiles, (-4, -1, -4), (4, 0, end), gloss=0.025),
+             box(wood, (-4, 3.05, -4), (4, 4, end)), box(plaster, (-4, 0, -4), (4, 4, -3)),
+             box(plaster, (-4, 0, -4), (-3.05, 4, end)), box(plaster, (3.05, 0, -4), (4, 4, end)),
+             box(rug, (0.0, -1, 0.55), (2.3, 0.008, 2.05))]  # fmt: skip
+    beams = [box(wood, (x - 0.08, 2.86, -3), (x + 0.08, 3.05, WALL)) for x in np.linspace(-2.7, 2.7, 7)]
     table = [box(wood, (-2.85, 0.70, 2.5), (-1.65, 0.75, 3.6), gloss=0.04)]
-    table += [box(wood, (x, 0, z), (x + 0.07, 0.70, z + 0.07)) for x in (-2.8, -1.77) for z in (2.55, 3.48)]
+    table += [box(posts, (x, 0, z), (x + 0.07, 0.70, z + 0.07)) for x in (-2.8, -1.77) for z in (2.55, 3.48)]
     table += [ball(paint(0.95, 0.93, 0.88), (-1.98, 0.88, 2.85), 0.13, gloss=1.0),
               ball(paint(0.55, 0.03, 0.02), (-2.32, 0.86, 2.75), 0.11, gloss=0.05),
               ball(paint(1, 1, 1), (-1.92, 0.87, 3.25), 0.12, glass=True),
@@ -246,22 +268,29 @@ def furnish(ball_position) -> list:
               box(paint(0.62, 0.50, 0.30), (-2.68, 0.84, 3.02), (-2.40, 0.875, 3.38))]  # fmt: skip
     x, y, z = LAMP[:, 0]
     lamp = [Sphere(albedo=paint(1, 1, 1), center=LAMP, radius=LAMP_RADIUS, light=1.0),
-            Sphere(albedo=paint(0.10, 0.20, 0.16), center=LAMP, radius=0.2, dome=True),
-            box(paint(0.03, 0.03, 0.03), (x - 0.006, y + 0.19, z - 0.006), (x + 0.006, 3.3, z + 0.006))]  # fmt: skip
-    picture = [box(painting, (-3, 1.42, 3.68), (-2.96, 2.08, 4.52))]
-    shelf = [box(wood, (2.62, h, 2.5), (3, h + 0.035, 4.3)) for h in (0.08, 0.52, 0.96, 1.40, 1.84)]
-    shelf += [box(wood, (2.62, 0, z), (3, 1.875, z + 0.04)) for z in (2.46, 4.3)]
+            Sphere(albedo=paint(0.03, 0.07, 0.05), center=LAMP, radius=0.2, dome=True),
+            box(paint(0.03, 0.03, 0.03), (x - 0.006, y + 0.19, z - 0.006), (x + 0.006, 3.05, z + 0.006))]  # fmt: skip
+    picture = [box(painting, (-3.05, 1.42, 3.48), (-3.01, 2.08, 4.32))]
+    shelf = [box(wood, (2.65, h, 2.3), (3.05, h + 0.035, 4.1)) for h in (0.08, 0.52, 0.96, 1.40, 1.84)]
+    shelf += [box(posts, (2.65, 0, z), (3.05, 1.875, z + 0.04)) for z in (2.26, 4.1)]
+    covers = np.float32([[0.30, 0.16, 0.07], [0.34, 0.05, 0.035], [0.06, 0.14, 0.07], [0.05, 0.08, 0.20],
+                         [0.60, 0.50, 0.33], [0.45, 0.25, 0.05], [0.10, 0.06, 0.05]])  # fmt: skip
+    books = []
     for h in (0.115, 0.555, 0.995, 1.435):
-        z = 2.52
-        while (z := z + rng.uniform(0.003, 0.012)) < 4.2:
+        books.append([])
+        z = 2.32
+        while (z := z + rng.uniform(0.003, 0.012)) < 4.02:
             thick, deep, tall = rng.uniform(0.025, 0.075), rng.uniform(0.02, 0.1), rng.uniform(0.22, 0.35)
-            dye = rng.uniform(0.02, 0.12) + np.eye(3)[rng.choice(3, p=[0.6, 0.15, 0.25])] * rng.uniform(0.05, 0.4)
-            if rng.random() < 0.85:
-                dye = dye + [0, dye[0] * rng.uniform(0, 0.7), 0]
-                shelf.append(box(paint(*dye), (2.65 + deep, h, z), (3, h + tall, z + thick)))
+            if rng.random() < 0.88:
+                dye = covers[rng.integers(len(covers))] * rng.uniform(0.5, 1.3)
+                books[-1].append(box(paint(*dye), (2.68 + deep, h, z), (3.05, h + tall, z + thick)))
             z += thick
-    groups = [walls, beams, table, lamp, picture, shelf]
-    return groups if ball_position is None else [*groups, [ball(stripes(vector(*ball_position)), ball_position, ball_position[1], gloss=0.04)]]
+    groups = [walls, beams, table, lamp, picture, shelf, *books]
+    return (
+        groups
+        if ball_position is None
+        else [*groups, [ball(stripes(vector(*ball_position)), ball_position, ball_position[1], gloss=0.04)]]
+    )
 
 
 class Scene:
@@ -269,8 +298,14 @@ class Scene:
         self.shapes = [shape for group in groups for shape in group]
         self.groups = []
         for group in groups:
-            low = [s.center - s.radius if isinstance(s, Sphere) else getattr(s, "low", -vector(9, 9, 9)) for s in group]
-            high = [s.center + s.radius if isinstance(s, Sphere) else getattr(s, "high", vector(9, 9, 9)) for s in group]
+            low = [
+                s.center - s.radius if isinstance(s, Sphere) else getattr(s, "low", -vector(9, 9, 9))
+                for s in group
+            ]
+            high = [
+                s.center + s.radius if isinstance(s, Sphere) else getattr(s, "high", vector(9, 9, 9))
+                for s in group
+            ]
             bounds = box(plaster, np.min(low, axis=0)[:, 0], np.max(high, axis=0)[:, 0])
             self.groups.append((bounds, group))
 
@@ -288,7 +323,13 @@ class Scene:
                 near, far = bounds.span(origin, inverse)
                 rays = np.flatnonzero((near < np.minimum(far, distance)) & (far > 0))
             if index == 0 or rays.size:
-                o, d, i, best, found = origin[:, rays], direction[:, rays], inverse[:, rays], distance[rays], who[rays]
+                o, d, i, best, found = (
+                    origin[:, rays],
+                    direction[:, rays],
+                    inverse[:, rays],
+                    distance[rays],
+                    who[rays],
+                )
                 for k, shape in enumerate(group, index):
                     if not (solid and (shape.glass or shape.light)):
                         t = shape.hit(o, d, i)
@@ -302,15 +343,340 @@ class Scene:
 # The world outside
 
 
-def sky(d):
-    """Return the landscape in directions (3, N): clouds, hills, the sea, cypresses."""
-    around, up = np.arctan2(d[0], d[2]), d[1]
-    height = np.maximum(up, 0)
-    blue = mix(vector(5.2, 5.6, 6.0), vector(0.9, 2.0, 4.6), step(0.0, 0.55, height) ** 0.6)
-    glow = np.exp((dot(d, SUN) - 1) * 6)
-    blue = blue + vector(5, 4, 2.4) * glow
-    u, v = d[0] / (height + 0.14), d[2] / (height + 0.14)
-    thick = noise(u * 0.045 + 0.3, v * 0.03 + 0.1)
-    cloud = step(0.50, 0.72, thick)
-    shade = step(-0.06, 0.10, thick - noise(u * 0.045 + 0.3 - 0.006, v * 0.03 + 0.1 + 0.004) + 0.02)
-    return mix(blue, mix(vector(6.5, 6.8, 7.6), vector(14, 13, 11.5), 1 - shade * 0.7), cloud * step(0.01, 0.12, height))
+def landscape(d):
+    """Return the radiance from directions (3, N) with z > 0: sky and clouds, hills, sea, trees, the sun."""
+    x, y = d[0] / d[2], d[1] / d[2]
+    seen = mix(vector(4.6, 5.4, 6.4), vector(0.9, 2.3, 5.6), step(-0.06, 0.22, y)) + 3 * np.exp(
+        8 * dot(d, SUN) - 8
+    )
+    thick = noise(x * 0.6 + 0.35, y * 1.8 + 0.05)
+    lit = step(-0.05, 0.09, thick - noise(x * 0.6 + 0.358, y * 1.8 + 0.03))
+    seen = mix(seen, mix(vector(6.0, 6.3, 7.0), vector(15, 13.8, 12), lit), step(0.44, 0.62, thick))
+    rough = noise(x * 2.0, y * 2.0)
+    far = y < 0.010 + 0.04 * noise(x * 0.32 + 0.4, 0 * x) * step(-0.12, 0.25, x)
+    seen = np.where(far, mix(vector(2.4, 3.1, 4.0), vector(3.2, 3.6, 3.9), rough), seen)
+    crest = 0.07 * step(0.02, -0.36, x) * (0.6 + 0.8 * noise(x * 0.4, 0 * x + 0.3)) - 0.004
+    green = mix(vector(0.35, 0.62, 0.25), vector(2.6, 2.3, 1.1), step(0.35, 0.75, noise(x * 0.9, y * 2.5)))
+    seen = np.where(y < crest, green * (0.5 + rough), seen)
+    i, j = np.floor(x / 0.021), np.floor(y / 0.011)
+    chance = np.mod(np.sin(i * 12.9898 + j * 78.233) * 43.7585, 1)
+    u, v = x / 0.021 - i - 0.2 - 0.5 * np.mod(chance * 7, 1), y / 0.011 - j - 0.3 * np.mod(chance * 13, 1)
+    inside = (
+        (np.abs(u) < 0.2) & (v > 0) & (v < 0.7 - 0.5 * np.maximum(np.abs(u) * 5 - 0.5, 0)) & (chance > 0.45)
+    )
+    house = np.where(
+        v > 0.5, vector(4.5, 1.6, 0.8), np.where(u < 0.06, vector(10, 9, 7.5), vector(3, 3.2, 3.6))
+    )
+    seen = np.where(inside & (y < crest - 0.01) & (y > 0.001), house, seen)
+    away = 1 / np.maximum(-y, 1e-3)
+    wave = noise(x * away * 0.05, away * 0.13) - 0.5
+    water = mix(vector(0.30, 1.05, 1.5), vector(2.2, 3.2, 4.0), np.exp(np.minimum(y, 0) * 22)) * (
+        1 + 0.8 * wave
+    )
+    glitter = (
+        step(0.10, 0.2, noise(x * away * 0.06, away * 0.2 + 0.4) - 0.5)
+        * np.exp(-(((x + 0.22) / 0.12) ** 2))
+        * step(0, -0.01, y)
+    )
+    seen = np.where(y < 0, water + vector(26, 22, 16) * glitter, seen)
+    sail = (np.abs(x - 0.035) < 0.30 * (0.026 - y)) & (np.abs(y - 0.008) < 0.016)
+    seen = np.where(sail, np.where(x < 0.035, vector(13, 12, 11), vector(6, 6, 6.5)), seen)
+    for at, top, width in (
+        (-0.335, 0.055, 0.011),
+        (-0.30, 0.02, 0.009),
+        (0.235, 0.048, 0.010),
+        (0.33, 0.07, 0.013),
+    ):
+        up = np.clip((top - y) / (top + 0.12), 0, 1)
+        leaf = np.abs(x - at + (rough - 0.5) * 0.007) / (width * 1.6 * np.sqrt(up) * (1 - 0.5 * up) + 1e-6)
+        tree = mix(
+            vector(0.75, 0.85, 0.28),
+            vector(0.06, 0.11, 0.045),
+            step(-0.8, 0.5, (x - at) / width + 2 * rough - 1),
+        )
+        seen = np.where(leaf < 1, tree, seen)
+    hedge = y < -0.085 + 0.035 * (noise(x * 0.8, 0 * x + 0.7) - 0.5) + 0.012 * (rough - 0.5)
+    leaves = 0.5 * noise(x * 3, y * 3) + 0.5 * noise(x * 14, y * 14)
+    flower = (noise(x * 3 + 0.5, y * 3) > 0.58) & (noise(x * 13 + 0.5, y * 13) > 0.6)
+    leaves = mix(vector(0.06, 0.12, 0.04), vector(2.4, 2.7, 0.8), step(0.4, 0.68, leaves))
+    seen = np.where(hedge, np.where(flower, vector(6.0, 0.8, 2.2), leaves), seen)
+    return np.where(dot(d, SUN) > 1 - SUN_RADIUS**2 / 2, 2000 * SUN_LIGHT / SUN_LIGHT[0], seen).astype(
+        np.float32
+    )
+
+
+def _sky_table(size: int = 256):
+    """Tabulate `landscape` without the sun over the x and y of a direction, (3, size, size)."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32).reshape(2, -1) * (2 / size) + (1 / size - 1)
+    d = np.stack([x, y, np.sqrt(np.maximum(1 - x * x - y * y, 1e-4))])
+    return np.minimum(landscape(d), 20).reshape(3, size, size)
+
+
+SKY = _sky_table()
+
+
+def fanlight(origin, direction):
+    """Return what the stained glass in the tops of the arches lets pass, (3, N)."""
+    t = (WALL + 0.3 - origin[2]) / direction[2]
+    x, y = (origin + direction * t)[:2]
+    x, y = arch_of(x), y - SPRING
+    radius, sector = np.hypot(x, y) / HALF, np.arctan2(y, x) * (7 / np.pi)
+    lead = np.abs(sector - np.rint(sector)) * radius * HALF * (np.pi / 7) < 0.011
+    lead = (
+        np.where(radius < 0.36, False, lead) | (np.abs(radius - 0.36) < 0.02) | (np.abs(radius - 0.7) < 0.016)
+    )
+    glass = np.float32([[0.85, 0.06, 0.03], [0.95, 0.55, 0.06], [0.05, 0.45, 0.18], [0.04, 0.16, 0.75]]).T
+    pane = np.where(radius < 0.36, 1, (np.floor(sector) + np.where(radius > 0.7, 2, 0)) % 4).astype(int)
+    tint = np.where(lead | (y < 0.02), np.float32(0.0015), glass[:, pane] * (0.6 + 0.8 * noise(x, y)))
+    return np.where((y > -0.025) & (t > 0), tint, np.float32(1))
+
+
+# Light transport
+
+
+class Sampler:
+    """Numbers in [0, 1): a Kronecker sequence over the samples, shifted by a hash of pixel and dimension."""
+
+    def __init__(self, pixel, index: int, branch: int = 0):
+        self.pixel, self.index, self.branch = pixel, index, branch
+
+    def __call__(self, dimension: int):
+        # After the first hit plain random numbers do, since more dimensions would correlate.
+        seed = dimension + 16 * self.branch + (self.index << 12 if self.branch else 0)
+        h = self.pixel * np.uint32(0x9E3779B1) ^ np.uint32(seed * 0x85EBCA77 & 0xFFFFFFFF)
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+        shift = ((h ^ (h >> np.uint32(16))) >> np.uint32(8)) * np.float32(2**-24)
+        walk = 0 if self.branch else (self.index * float(np.sqrt(PRIMES[dimension]))) % 1
+        return np.mod(shift + np.float32(walk), np.float32(1))
+
+    def sphere(self, dimension: int):
+        """Return points (3, N) evenly spread over the unit sphere."""
+        z, turn = 1 - 2 * self(dimension), self(dimension + 1) * np.float32(2 * np.pi)
+        radius = np.sqrt(1 - z * z)
+        return np.stack([radius * np.cos(turn), radius * np.sin(turn), z])
+
+    def child(self, rays, number: int):
+        return Sampler(self.pixel[rays], self.index, self.branch * 4 + number)
+
+
+def arriving(scene: Scene, p, normal, sampler: Sampler):
+    """Sample what sun and lamp (first) and the arches (second) send to a matte white point, (3, N) each."""
+    direct, soft = np.zeros_like(p), np.zeros_like(p)
+
+    def add(total, toward, light, reach):
+        rays = np.flatnonzero(light[0] > 0)
+        clear = scene.nearest(p[:, rays], toward[:, rays], solid=True)[0] >= reach[rays]
+        total[:, rays] += light[:, rays] * clear
+
+    def outward(toward, light):
+        ahead = toward[2] > 1e-3
+        x, y = (p + toward * ((WALL + DEPTH - p[2]) / np.where(ahead, toward[2], 1)))[:2]
+        cosine = np.maximum(dot(normal, toward), 0) * (ahead & is_open(x, y))
+        return np.where(cosine > 0, light * cosine * fanlight(p, np.where(ahead, toward, 1)), 0)
+
+    endless = np.full(p.shape[1], np.inf)
+    toward = unit(SUN + SUN_RADIUS * sampler.sphere(2))
+    add(direct, toward, outward(toward, SUN_LIGHT / np.pi), endless)
+
+    bulb = sampler.sphere(4)
+    to = LAMP + LAMP_RADIUS * bulb * np.where(dot(bulb, p - LAMP) < 0, -1, 1) - p
+    far = np.sqrt(dot(to, to))
+    cosine = np.maximum(dot(normal, to) / far, 0)
+    add(direct, to / far, LAMP_LIGHT * np.minimum(cosine * (LAMP_RADIUS / far) ** 2, 0.2), far - 0.01)
+
+    top = SPRING + HALF
+    x = SPACING * (np.floor(3 * sampler(6)) - 1) + HALF * (2 * sampler(7) - 1)
+    to = np.stack([x, SILL + (top - SILL) * sampler(8), np.full_like(x, WALL + DEPTH)]) - p
+    square = dot(to, to)
+    toward = to / np.sqrt(square)
+    i, j = (np.clip((toward[a] + 1) * 128, 0, 255).astype(int) for a in (1, 0))
+    solid_angle = np.minimum(toward[2] * (6 * HALF * (top - SILL)) / square, 12)
+    add(soft, toward, outward(toward, SKY[:, i, j] * (solid_angle / np.pi)), endless)
+    return direct, soft
+
+
+def trace(scene: Scene, origin, direction, sampler: Sampler, bounces: int, mirrors: int):
+    """Follow rays; return radiance that must stay sharp, albedo, soft light on it, normal and point.
+
+    The radiance is sharp + albedo * soft, all (3, N). Rays that were scattered (``mirrors`` = 0) do
+    not see sky and lamp: those are sampled on purpose where the ray started.
+    """
+    distance, who = scene.nearest(origin, direction)
+    hit = who >= 0
+    p = origin + direction * np.where(hit, distance, 0)
+    sharp, albedo, soft, normal = (np.zeros_like(p) for _ in range(4))
+    gloss, glass, light = (
+        np.array([getattr(s, a) for s in scene.shapes] + [0.0])[who] for a in ("gloss", "glass", "light")
+    )
+    for k in np.unique(who[hit]):
+        rays = np.flatnonzero(who == k)
+        shape, at = scene.shapes[k], np.ascontiguousarray(p[:, rays])
+        normal[:, rays], albedo[:, rays] = shape.normal(at), shape.albedo(at)
+    entering = dot(normal, direction) < 0
+    normal *= np.where(entering, np.float32(1), np.float32(-1))
+    if mirrors:
+        rays = np.flatnonzero(~hit)
+        if rays.size:
+            d = direction[:, rays]
+            sharp[:, rays] = landscape(d) * fanlight(origin[:, rays], d)
+        sharp += light * LAMP_LIGHT
+    p = p + normal * np.float32(1e-3)
+
+    rays = np.flatnonzero(hit & (gloss < 1) & (glass == 0) & (light == 0))
+    at, facing, numbers = p[:, rays], normal[:, rays], sampler.child(rays, 0)
+    numbers.branch = sampler.branch
+    direct, gathered = arriving(scene, at, facing, numbers)
+    sharp[:, rays] += albedo[:, rays] * direct
+    if bounces == 2 or (bounces and sampler.index % 2):  # the last bounce on every other path, twice
+        away = unit(facing + 0.999 * numbers.sphere(9))
+        lit, tint, dim, _, _ = trace(scene, at, away, sampler.child(rays, 1), bounces - 1, 0)
+        gathered += np.minimum(lit + tint * dim, 4) * (3 - bounces)
+    soft[:, rays] = gathered + AMBIENT
+
+    if mirrors:
+        rays = np.flatnonzero(hit & (gloss > 0) & (glass == 0))
+        if rays.size:
+            n, d = normal[:, rays], direction[:, rays]
+            n = np.where(gloss[rays] < 1, unit(n + 0.012 * sampler.child(rays, 2).sphere(9)), n)
+            cosine = np.clip(-dot(n, d), 0, 1)
+            strength = gloss[rays] + 0.5 * (1 - gloss[rays]) * (1 - cosine) ** 5  # worn, not ideal
+            strength = np.where(gloss[rays] < 1, strength, albedo[:, rays])
+            mirrored = unit(d + 2 * cosine * n).astype(np.float32)
+            lit, tint, dim, _, _ = trace(
+                scene, p[:, rays], mirrored, sampler.child(rays, 2), min(bounces, 1), mirrors - 1
+            )
+            sharp[:, rays] += strength * np.minimum(lit + tint * dim, 600)
+        rays = np.flatnonzero(glass > 0)
+        if rays.size:
+            n, d = normal[:, rays], direction[:, rays]
+            ratio = np.where(entering[rays], np.float32(1 / 1.5), np.float32(1.5))
+            cosine = np.clip(-dot(n, d), 0, 1)
+            inner = 1 - ratio**2 * (1 - cosine**2)
+            fresnel = np.where(
+                inner < 0,
+                1,
+                0.04 + 0.96 * (1 - np.where(entering[rays], cosine, np.sqrt(np.maximum(inner, 0)))) ** 5,
+            )
+            bounce = sampler(11)[rays] < fresnel
+            bent = ratio * d + (ratio * cosine - np.sqrt(np.maximum(inner, 0))) * n
+            onward = unit(np.where(bounce, d + 2 * cosine * n, bent)).astype(np.float32)
+            start = p[:, rays] - np.where(bounce, 0, 2e-3) * n
+            lit, tint, dim, _, _ = trace(
+                scene, start.astype(np.float32), onward, sampler.child(rays, 3), min(bounces, 1), mirrors - 1
+            )
+            sharp[:, rays] += np.minimum(lit + tint * dim, 600) * vector(0.80, 0.97, 0.90)
+    return sharp, albedo, soft, normal, p
+
+
+def smooth(soft, normal, p, passes: int = 3):
+    """Blur soft light (H, W, 3) along surfaces, by the a-trous filter of Dammertz et al. (HPG 2010)."""
+    distance = np.linalg.norm(p - CAMERA[:, 0], axis=-1)
+    height, width = distance.shape
+    for size in (1 << k for k in range(passes)):
+        total, weights = np.zeros_like(soft), np.zeros_like(distance)
+        tone = np.log(cv2.GaussianBlur(soft.sum(axis=-1), (0, 0), 1.5) + 1e-3)
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                rows = np.clip(np.arange(height) + dy * size, 0, height - 1)
+                columns = np.clip(np.arange(width) + dx * size, 0, width - 1)
+                there = np.ix_(rows, columns)
+                plane = np.abs(((p[there] - p) * normal).sum(axis=-1)) / (0.004 * distance + 1e-6)
+                bend = 1 - (normal[there] * normal).sum(axis=-1)
+                weight = np.exp(-plane - 40 * bend - np.abs(tone[there] - tone) * size * 1.5)
+                weight *= (6, 4, 1)[abs(dy)] * (6, 4, 1)[abs(dx)]
+                total += weight[..., None] * soft[there]
+                weights += weight
+        soft = total / weights[..., None]
+    return soft
+
+
+def render(width: int, height: int, samples: int, ball_position, region=None):
+    """Return radiance (H, W, 3) float32 of the photograph's frame and `MARGIN` around it.
+
+    ``ball_position`` is the centre of the ball [m], whose height is its radius, or None for none.
+    ``region`` (top, bottom, left, right) renders that part of the result alone.
+    """
+    scene = Scene(furnish(ball_position))
+    rim_x, rim_y = round(width * MARGIN), round(height * MARGIN)
+    top, bottom, left, right = region or (0, height + 2 * rim_y, 0, width + 2 * rim_x)
+    y, x = (a.ravel() for a in np.mgrid[top:bottom, left:right])
+    sums = np.zeros((5, 3, y.size), np.float32)
+    for start in range(0, y.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        pixel = (y[part] * 65536 + x[part]).astype(np.uint32)
+        for index in range(samples):
+            sampler = Sampler(pixel, index)
+            u = (x[part] + sampler(0) - rim_x - width / 2) / (FOCAL * width)
+            v = (HORIZON * height - y[part] - sampler(1) + rim_y) / (FOCAL * width)
+            direction = unit(np.stack([u, v, np.ones_like(u)])).astype(np.float32)
+            origin = np.repeat(CAMERA, u.size, axis=1)
+            sharp, albedo, soft, normal, p = trace(scene, origin, direction, sampler, 2, 4)
+            sums[:, :, part] += sharp, albedo, albedo * soft, normal, p
+    sums = sums.reshape(5, 3, bottom - top, right - left).transpose(0, 2, 3, 1) / np.float32(samples)
+    sharp, albedo, soft, normal, p = sums
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    return sharp + albedo * smooth(soft / np.maximum(albedo, 1e-4), normal, p)
+
+
+# The photographs
+
+
+@dataclass(frozen=True, eq=False)
+class Moments(Mover):
+    """The scene at the moment of each frame; what differs from ``radiance``, the still scene, is moving."""
+
+    alpha: np.ndarray = field(init=False)
+    centre: np.ndarray = field(init=False)
+    path: np.ndarray = field(init=False)
+    scenes: list
+
+    def layer(self, frame: int, canvas):
+        scene, still = canvas.fill(self.scenes[frame]), canvas.fill(self.radiance)
+        alpha = (np.abs(scene - still).max(axis=-1) > 0.01 * scene.max(axis=-1)).astype(np.float32)
+        return scene * alpha[..., None], alpha, (slice(None), slice(None))
+
+
+def around_ball(width: int, height: int, ball_position) -> tuple[int, int, int, int]:
+    """Return the region for `render` that holds the ball, its shadow and its reflection in the floor."""
+    (x, y, z), r = ball_position, ball_position[1]
+    corners = np.stack(np.meshgrid([x - 2.5 * r, x + 3.5 * r], [-2 * r, 2 * r], [z - 4 * r, z + 2 * r]))
+    seen = corners.reshape(3, -1) - CAMERA
+    column = (0.5 + MARGIN + FOCAL * seen[0] / seen[2]) * width
+    row = (HORIZON + MARGIN) * height - FOCAL * seen[1] / seen[2] * width
+    return int(row.min()), int(row.max()), int(column.min()), int(column.max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Render the example bracket.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "bracket")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="also write what the middle frame sees")
+    parser.add_argument("--width", type=int, default=1200, help="[px]; the height is two thirds of it")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="paths a pixel; their number is the time"
+    )
+    arguments = parser.parse_args()
+    width, height = arguments.width, arguments.width * 2 // 3
+
+    still = render(width, height, arguments.samples, None)
+    scenes = []
+    for position in BALL_POSITIONS:
+        top, bottom, left, right = region = around_ball(width, height, position)
+        scenes.append(still.copy())
+        scenes[-1][top:bottom, left:right] = render(width, height, arguments.samples, position, region)
+
+    size = (height, width)
+    hand = homography(size, 0.3, (8.0, -5.0)), np.eye(3), homography(size, -0.25, (-6.0, 7.0))
+    photographed = simulate_bracket(
+        still, np.random.default_rng(1), size=size, step_ev=3.0, shake=hand, movers=[Moments(still, scenes)],
+        saturated_share=float((still.max(axis=-1) > WHITE).mean()),
+    )  # fmt: skip
+    shots = plan_shots(size, 3, 3.0, 1, photographed.camera, f_number=8.0, time=1 / 30)
+    write_jpegs(replace(photographed, shots=shots), arguments.folder, quality=92)
+    if arguments.truth:
+        truth = RadianceMap(photographed.truth, np.ones(size, bool), shots[1], shots, "exact")
+        write(truth, arguments.truth, force=True)
+
+
+if __name__ == "__main__":
+    main()

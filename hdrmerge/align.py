@@ -100,13 +100,17 @@ class _RankPicture:
         keypoints, descriptors = _features(rank)
         black = int(np.flatnonzero(counts)[0])
         low = float((counts[: black + 1].sum()) / tone.size)
-        return cls(rank, low, float(below[65535]) if counts[65535] else 1.0, proxy.factor, keypoints, descriptors)
+        return cls(
+            rank, low, float(below[65535]) if counts[65535] else 1.0, proxy.factor, keypoints, descriptors
+        )
 
 
 def _features(rank: Float) -> tuple[NDArray[np.float32], Float | None]:
     scale = min(1.0, (FEATURE_PIXELS / rank.size) ** 0.5)
-    picture = rank if scale == 1.0 else cv2.resize(rank, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    sift = cv2.SIFT_create(nfeatures=1500, contrastThreshold=0.02)
+    picture = (
+        rank if scale == 1.0 else cv2.resize(rank, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    )
+    sift = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
     points, descriptors = sift.detectAndCompute((picture * 255).astype(np.uint8), None)
     at = np.array([p.pt for p in points], np.float32).reshape(-1, 2)
     return ((at + 0.5) / scale - 0.5).astype(np.float32), descriptors
@@ -124,10 +128,15 @@ def _align_pair(reference: _RankPicture, frame: _RankPicture, allowed: Model) ->
     factor = float(reference.factor)
     (model, matrix, inliers, residual), likeness = _elect(still, moving, found, factor)
     verdict = Alignment(
-        model, _at_full_size(matrix, factor), inliers, None if residual is None else round(residual * factor, 3)
+        model,
+        _at_full_size(matrix, factor),
+        inliers,
+        None if residual is None else round(residual * factor, 3),
     )
     if likeness is not None and likeness < MIN_LIKENESS:
-        return Alignment("none", np.eye(3), inliers, verdict.residual, False, "shows something else than the reference")
+        return Alignment(
+            "none", np.eye(3), inliers, verdict.residual, False, "shows something else than the reference"
+        )
     return verdict
 
 
@@ -181,7 +190,9 @@ def _refined(still: Array, moving: Array, start: Matrix | None, allowed: Model) 
 def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[Array, Array] | None:
     """Return points of the reference and where Lucas-Kanade finds them in the frame, (K, 2) each."""
     height, width = still.shape
-    points = cv2.goodFeaturesToTrack(still, 1200, 0.005, max(4.0, (height * width / 4000) ** 0.5), blockSize=5)
+    points = cv2.goodFeaturesToTrack(
+        still, 1200, 0.005, max(4.0, (height * width / 4000) ** 0.5), blockSize=5
+    )
     if points is None or len(points) < MIN_INLIERS["translation"]:
         return None
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -203,7 +214,14 @@ def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model
     fits: list[_Candidate] = []
     general = MODELS.index(allowed)
     shift = np.median(target - source, axis=0)
-    _add(fits, "translation", np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]]), source, target, shape)
+    _add(
+        fits,
+        "translation",
+        np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]]),
+        source,
+        target,
+        shape,
+    )
     if general >= 2 and len(source) >= MIN_INLIERS["similarity"]:
         matrix, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=0.7)
         if matrix is not None:
@@ -217,10 +235,8 @@ def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model
     error = max(TRACK_ERROR, 1.2 * min(fit[3] or 0.0 for fit in fits if fit[2] >= 0.8 * fits[-1][2]))
 
     def criterion(fit: _Candidate) -> float:
-        distance = np.linalg.norm(_apply(fit[1], source) - target, axis=1) / error
-        return float(np.minimum(distance, OUTLIER) @ np.minimum(distance, OUTLIER)) + FREEDOM[fit[0]] * np.log(
-            4 * len(source)
-        )
+        distance = np.minimum(np.linalg.norm(_apply(fit[1], source) - target, axis=1) / error, OUTLIER)
+        return float(distance @ distance + FREEDOM[fit[0]] * np.log(4 * len(source)))
 
     return sorted(fits, key=criterion)
 
@@ -261,7 +277,9 @@ def _likeness(still: Array, moving: Array, matrix: Matrix) -> float | None:
     """
     height, width = still.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(moving, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.warpPerspective(
+        moving, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     inside = cv2.warpPerspective(np.full_like(moving, 255), matrix, (width, height), flags=flags)
     a, b = _details(still), _details(warped)
     outside = inside < 255

@@ -49,10 +49,9 @@ def rgb_to_xyz(chromaticities: Sequence[float]) -> Matrix:
     >>> (rgb_to_xyz(REC709_CHROMATICITIES)[1] * 1e4).round() / 1e4  # luminance of R, G, B
     array([0.2126, 0.7152, 0.0722])
     """
-    xr, yr, xg, yg, xb, yb, xw, yw = chromaticities
-    primaries = np.stack([white_xyz(xr, yr), white_xyz(xg, yg), white_xyz(xb, yb)], axis=1)
-    scale = np.linalg.solve(primaries, white_xyz(xw, yw))
-    return np.asarray(primaries * scale)
+    x, y = np.array(chromaticities[0:6:2]), np.array(chromaticities[1:6:2])
+    primaries = np.stack([x, y, 1.0 - x - y])
+    return np.asarray(primaries * np.linalg.solve(primaries, white_xyz(*chromaticities[6:])))
 
 
 def adaptation(source_white: Sequence[float] | Matrix, target_white: Sequence[float] | Matrix) -> Matrix:
@@ -79,11 +78,17 @@ def _white_to_white(matrix: Matrix) -> Float:
 def primaries_to_rec709(chromaticities: Sequence[float]) -> Float:
     """Return the matrix from linear RGB of these primaries to linear Rec. 709, white to white.
 
-    >>> primaries_to_rec709(ADOBE_RGB_CHROMATICITIES).round(3).tolist()[0]
-    [1.3980000019073486, -0.39800000190734863, 0.0]
+    Raises ValueError for eight numbers that are no primaries.
+
+    >>> print(primaries_to_rec709(ADOBE_RGB_CHROMATICITIES)[0, :2].round(3))
+    [ 1.398 -0.398]
     """
-    adapt = adaptation(white_xyz(*chromaticities[6:]), D65)
-    return _white_to_white(REC709_FROM_XYZ @ adapt @ rgb_to_xyz(chromaticities))
+    try:
+        to_xyz = rgb_to_xyz(chromaticities)
+        adapt = adaptation(white_xyz(*chromaticities[6:]), D65)
+    except (np.linalg.LinAlgError, ZeroDivisionError, TypeError):
+        raise ValueError(f"primaries {tuple(chromaticities)} that span no colours") from None
+    return _white_to_white(REC709_FROM_XYZ @ adapt @ to_xyz)
 
 
 def camera_to_rec709(xyz_to_camera: Array, white_balance: Array) -> Float:

@@ -90,7 +90,9 @@ class _View:
             clipped = cv2.warpPerspective(cv2.dilate(clipped, np.ones((3, 3))), matrix, size, flags=flags)
             inside = cv2.warpPerspective(inside, matrix, size, flags=flags)
         usable = (clipped == 0) & (inside == 255)
-        return cls(linear / np.float32(ratio), _variance(linear, noise, proxy.factor) / np.float32(ratio**2), usable)
+        return cls(
+            linear / np.float32(ratio), _variance(linear, noise, proxy.factor) / np.float32(ratio**2), usable
+        )
 
 
 @dataclass(eq=False)
@@ -104,7 +106,12 @@ class _Yardstick:
 
     @classmethod
     def of(cls, proxy: Proxy, noise: NoiseModel) -> _Yardstick:
-        return cls(proxy.linear.copy(), _variance(proxy.linear, noise, proxy.factor), proxy.clipped.copy(), proxy.factor)
+        return cls(
+            proxy.linear.copy(),
+            _variance(proxy.linear, noise, proxy.factor),
+            proxy.clipped.copy(),
+            proxy.factor,
+        )
 
     def trust_in(self, view: _View) -> Float:
         """Return the trust in a view, (h, w) in [0, 1]."""
@@ -127,7 +134,7 @@ class _Yardstick:
         ghost = _connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
         # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
         ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
-        return 1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0)
+        return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)
 
     def learn(self, view: _View, belief: Float) -> None:
         """Let a trusted view sharpen the yardstick, and fill it where it was clipped."""
@@ -135,7 +142,9 @@ class _Yardstick:
         fill = trusted & self.clipped
         blend = trusted & ~self.clipped
         weight = self.variance / (self.variance + view.variance)
-        np.copyto(self.radiance, self.radiance + weight * (view.radiance - self.radiance), where=blend[..., None])
+        np.copyto(
+            self.radiance, self.radiance + weight * (view.radiance - self.radiance), where=blend[..., None]
+        )
         np.copyto(self.variance, self.variance * (1 - weight), where=blend[..., None])
         np.copyto(self.radiance, view.radiance, where=fill[..., None])
         np.copyto(self.variance, view.variance, where=fill[..., None])
@@ -151,7 +160,9 @@ class _ToneDifference:
     spread: NDArray[np.float64]  # relative scatter about it, one sigma
 
     @classmethod
-    def between(cls, known: Float, seen: Float, variance: Float, known_ok: Mask, seen_ok: Mask) -> _ToneDifference:
+    def between(
+        cls, known: Float, seen: Float, variance: Float, known_ok: Mask, seen_ok: Mask
+    ) -> _ToneDifference:
         """Fit a polynomial through the medians of half-stop bins, all pixels together.
 
         Only bins count that the frame recorded for the most part. Where a long exposure clipped
@@ -159,16 +170,15 @@ class _ToneDifference:
         """
         stride = max(1, int(np.sqrt(known.size / 100_000)))
         some = (slice(None, None, stride), slice(None, None, stride))
-        known, seen, variance, known_ok, seen_ok = (
-            plane[some].ravel() for plane in (known, seen, variance, known_ok, seen_ok)
-        )
-        sure = known_ok & (known > 0) & (known**2 > 4 * variance)
-        known, seen, seen_ok = known[sure], seen[sure], seen_ok[sure] & (seen[sure] > 0)
+        known, seen, variance = known[some].ravel(), seen[some].ravel(), variance[some].ravel()
+        sure = known_ok[some].ravel() & (known > 0) & (known**2 > 4 * variance)
+        known, seen = known[sure], seen[sure]
+        recorded = seen_ok[some].ravel()[sure] & (seen > 0)
         tone = np.log2(known)
         bins = []
         for low in np.arange(-14.0, 6.5, 0.5):
             inside = (tone >= low) & (tone < low + 0.5)
-            both = inside & seen_ok
+            both = inside & recorded
             if np.count_nonzero(both) >= max(60, 0.6 * np.count_nonzero(inside)):
                 bins.append((low + 0.25, np.log2(seen[both] / known[both])))
         if len(bins) < 3:
@@ -184,8 +194,12 @@ class _ToneDifference:
     def at(self, known: Float) -> tuple[Float, Float]:
         """Return the difference [stops] and the relative scatter at each pixel's tone."""
         steps = np.arange(-16.0, 8.0, 0.125)
-        index = np.clip((np.log2(np.maximum(known, np.float32(2**-16))) + 16) * 8, 0, len(steps) - 1).astype(np.intp)
-        tables = [np.interp(steps, self.tones, values).astype(np.float32) for values in (self.stops, self.spread)]
+        index = np.clip((np.log2(np.maximum(known, np.float32(2**-16))) + 16) * 8, 0, len(steps) - 1).astype(
+            np.intp
+        )
+        tables = [
+            np.interp(steps, self.tones, values).astype(np.float32) for values in (self.stops, self.spread)
+        ]
         return tables[0].take(index), tables[1].take(index)
 
 
@@ -194,7 +208,7 @@ def _connected(possible: Mask, certain: Mask) -> NDArray[np.uint8]:
     count, labels = cv2.connectedComponents(possible.astype(np.uint8), connectivity=8)
     votes = np.bincount(labels[certain], minlength=count)
     votes[0] = 0
-    return (votes >= SMALLEST).astype(np.uint8).take(labels)
+    return np.asarray((votes >= SMALLEST).astype(np.uint8).take(labels))
 
 
 def _variance(linear: Float, noise: NoiseModel, factor: int) -> Float:

@@ -33,10 +33,12 @@ class StatedExposures:
         if values and len(values) != len(shots):
             option = "--times" if self.times else "--ev"
             raise ExposureError(
-                f"{option}: {len(values)} values for {len(shots)} frames; give one for each, in the order of the files"
+                f"{option}: {len(values)} values for {len(shots)} frames; one each, in the order of the files"
             )
         if self.times:
-            return [replace(s, exposure_time=t, source="times") for s, t in zip(shots, self.times, strict=True)]
+            return [
+                replace(s, exposure_time=t, source="times") for s, t in zip(shots, self.times, strict=True)
+            ]
         if not self.ev and self.ev_step is None:
             return list(shots)
         ev = self.ev or [i * (self.ev_step or 0.0) for i in range(len(shots))]
@@ -68,10 +70,9 @@ def doubts(shots: Sequence[Shot]) -> list[str]:
     exposures = [shot.exposure or 0.0 for shot in shots]
     if max(exposures) < 1.05 * min(exposures):
         found.append(
-            f"all {len(shots)} frames have the same exposure: nothing to gain but less noise; if that is wrong, {_REMEDY}"
+            f"all {len(shots)} frames have the same exposure, which gains nothing but less noise; "
+            f"if that is wrong, {_REMEDY}"
         )
-    if shots[0].source == "exif" and any(s.exposure_time is None for s in shots):
-        found.append("exposures are incomplete")
     cameras = {shot.camera_model for shot in shots} - {""}
     if len(cameras) > 1:
         found.append(f"frames of different cameras ({', '.join(sorted(cameras))})")
@@ -95,7 +96,8 @@ def _refuse_mixed_sizes(shots: Sequence[Shot]) -> None:
         if upright(shot) != usual:
             width, height = upright(shot)
             raise BracketError(
-                f"{shot.path}: {width} x {height} px, the others {usual[0]} x {usual[1]}; merge frames of one size and orientation"
+                f"{shot.path}: {width} x {height} px, the others {usual[0]} x {usual[1]}; "
+                "merge frames of one size and orientation"
             )
 
 
@@ -115,7 +117,9 @@ def _refuse_missing_exposures(shots: Sequence[Shot]) -> None:
     }.items():
         if None in values and any(values):
             without = shots[values.index(None)]
-            raise ExposureError(f"{without.path}: no {name} in its metadata, other frames have one; give --ev -2,0,2 by hand")
+            raise ExposureError(
+                f"{without.path}: no {name} in its metadata, other frames have one; give --ev -2,0,2 by hand"
+            )
 
 
 def _reference_index(shots: Sequence[Shot], reference: str) -> int:
@@ -123,9 +127,13 @@ def _reference_index(shots: Sequence[Shot], reference: str) -> int:
         index = int(reference)
         if 0 <= index < len(shots):
             return index
-        raise BracketError(f"--reference {index}: there are {len(shots)} frames; give 0 to {len(shots) - 1} or a file name")
+        raise BracketError(
+            f"--reference {index}: there are {len(shots)} frames; give 0 to {len(shots) - 1} or a file name"
+        )
     for i, shot in enumerate(shots):
-        if reference in (str(shot.path), shot.path.name) or os.path.realpath(reference) == os.path.realpath(shot.path):
+        if reference in (str(shot.path), shot.path.name) or os.path.realpath(reference) == os.path.realpath(
+            shot.path
+        ):
             return i
     names = ", ".join(Path(shot.path).name for shot in shots)
     raise BracketError(f"--reference {reference}: not one of the frames ({names})")

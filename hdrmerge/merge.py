@@ -94,6 +94,7 @@ class _Input:
     matrix: Matrix | None  # reference pixel -> frame pixel; None = identity
     trust: Trust | None
     recolour: Float | None  # to the reference's linear colours; None = they are the same
+    is_reference: bool
 
     @classmethod
     def of(cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None) -> _Input:
@@ -104,6 +105,7 @@ class _Input:
             None if alignment.is_identity else alignment.matrix,
             trust,
             None if np.allclose(recolour, np.eye(3), atol=1e-4) else recolour.astype(np.float32),
+            frame is reference,
         )
 
     def strip(self, top: int, bottom: int, width: int) -> _Strip:
@@ -126,15 +128,23 @@ class _Input:
         if factor == 1:
             patch = self.trust[min(top, height - 1) : bottom, min(left, width - 1) : right]
             patch = cv2.copyMakeBorder(
-                patch, 0, bottom - top - patch.shape[0], 0, right - left - patch.shape[1], cv2.BORDER_REPLICATE
+                patch,
+                0,
+                bottom - top - patch.shape[0],
+                0,
+                right - left - patch.shape[1],
+                cv2.BORDER_REPLICATE,
             )
         else:
             half = (factor - 1) / 2
-            shrink = np.array([[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]])
+            shrink = np.array(
+                [[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]]
+            )
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             size = (right - left, bottom - top)
             patch = cv2.warpAffine(self.trust, shrink, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(patch * np.float32(1 / 255), np.float32)
+        belief = patch * np.float32(1 / 255)
+        return np.asarray(np.where(belief > DISTRUST, belief, 0.0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,19 +183,27 @@ class _Strip:
         shift = np.array([[1, 0, -x0], [0, 1, -(y0 + self.first)], [0, 0, 1.0]])
         local = shift @ matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
         size, flags = (right - left, bottom - top), cv2.WARP_INVERSE_MAP
-        soft = cv2.warpPerspective(source, local, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        sharp = cv2.warpPerspective(source, local, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        soft = cv2.warpPerspective(
+            source, local, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        sharp = cv2.warpPerspective(
+            source, local, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
         linear = np.clip(sharp, soft * np.float32(1 - OVERSHOOT), soft * np.float32(1 + OVERSHOOT))
         frame = self.source.frame
         limits = [[0, frame.width - 1], [0, frame.height - 1]]
-        if all(low <= reach[:, k].min() and reach[:, k].max() <= high for k, (low, high) in enumerate(limits)):
+        if all(
+            low <= reach[:, k].min() and reach[:, k].max() <= high for k, (low, high) in enumerate(limits)
+        ):
             return linear, None
         ones = np.ones(source.shape[:2], np.float32)
         inside = cv2.warpPerspective(ones, local, size, flags=flags | cv2.INTER_LINEAR)
         return linear, np.asarray(inside > 0.999, np.float32)
 
 
-def _combine(frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float) -> tuple[list[Float], Mask]:
+def _combine(
+    frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float
+) -> tuple[list[Float], Mask]:
     """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid."""
     peaks, lights, usable = [], [], []
     photons, expected = np.float32(0), np.float32(0)
@@ -203,15 +221,22 @@ def _combine(frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Fl
         lights.append(light)
         usable.append(share)
     first_guess = photons / np.maximum(expected, np.float32(1e-20))
+    alone = _left_to_reference(frames, signals)
 
     total = np.zeros_like(peaks[0])
     sums = [np.zeros_like(peaks[0]) for _ in range(3)]
     shortest = min(source.ratio for source in frames)
     for source, signal, share in zip(frames, signals, usable, strict=True):
         e, noise = source.ratio, source.frame.noise
-        weight = share * np.float32(e * e) / (first_guess * np.float32(noise.photon * e) + np.float32(noise.read**2))
+        weight = (
+            share
+            * np.float32(e * e)
+            / (first_guess * np.float32(noise.photon * e) + np.float32(noise.read**2))
+        )
         last = np.float32(LAST_RESORT * (shortest / e) ** 3)
-        weight += last if signal.trust is None else last * (signal.trust > DISTRUST)
+        weight += last if signal.trust is None else last * (signal.trust > 0)
+        if alone is not None and source.is_reference:
+            weight += (alone * (1 - share)) / np.float32(noise.photon)
         total += weight
         weight *= np.float32(1 / e)
         for plane, own in zip(sums, signal.planes, strict=True):
@@ -223,8 +248,28 @@ def _combine(frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Fl
     return _transformed(sums, to_rec709), valid
 
 
+def _left_to_reference(frames: Sequence[_Input], signals: Sequence[_Signal]) -> Float | None:
+    """Return the share [0, 1] in which no shorter frame may speak for a clipped reference, None = nowhere.
+
+    Where something bright moved, the reference's own limit is closer to the truth than another
+    moment. Without this the feathered rim of a distrusted region would show that other moment.
+    """
+    trusted: Float | None = None
+    for source, signal in zip(frames, signals, strict=True):
+        if source.is_reference:
+            break
+        if signal.trust is None:
+            return None
+        trusted = signal.trust if trusted is None else np.maximum(trusted, signal.trust)
+    return None if trusted is None else 1 - trusted
+
+
 def _neutralise(
-    frames: Sequence[_Input], signals: Sequence[_Signal], peaks: Sequence[Float], sums: list[Float], to_rec709: Float
+    frames: Sequence[_Input],
+    signals: Sequence[_Signal],
+    peaks: Sequence[Float],
+    sums: list[Float],
+    to_rec709: Float,
 ) -> Mask:
     """Take the colour cast from pixels that are clipped in every trusted frame; return the valid ones.
 
@@ -236,7 +281,7 @@ def _neutralise(
     for source, signal, peak in zip(frames, signals, peaks, strict=True):
         level = peak * np.float32(1 / source.frame.clip)
         if signal.trust is not None:
-            level = np.where(signal.trust > DISTRUST, level, np.inf)
+            level = np.where(signal.trust > 0, level, np.inf)
         np.minimum(darkest, level, out=darkest)
     if float(darkest.max()) < CLIPPED:
         return np.ones(darkest.shape, np.bool_)
@@ -244,11 +289,12 @@ def _neutralise(
     neutral = np.linalg.solve(to_rec709.astype(np.float64), np.ones(3))
     neutral /= neutral.max()  # sensor signal of white, largest channel 1
     values = np.stack([plane.ravel()[where] for plane in sums])
-    own = np.zeros_like(values)
-    for source, signal in zip(frames, signals, strict=True):
+    shortest = np.zeros_like(values)  # level in the shortest frame that is trusted, which spoke for the pixel
+    for source, signal in reversed(list(zip(frames, signals, strict=True))):
         level = np.stack([plane.ravel()[where] for plane in signal.planes]) / np.float32(source.frame.clip)
-        same = level * np.float32(source.frame.clip / source.ratio) >= 0.98 * values
-        own = np.maximum(own, np.where(same, smoothstep(CLIPPED - 0.02, INVALID, level), 0.0))
+        trusted = True if signal.trust is None else signal.trust.ravel()[where] > 0
+        np.copyto(shortest, level, where=trusted)
+    own = smoothstep(CLIPPED - 0.02, INVALID, shortest)
     balanced = values / neutral[:, None].astype(np.float32)
     brightest = (balanced * (own > 0.5)).max(axis=0)
     others = (balanced.sum(axis=0) - balanced) / 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,8 +20,9 @@ from .errors import BracketError
 from .exposure import Response
 from .group import StatedExposures, doubts, form_bracket
 from .merge import merge
+from .metadata import read_shot
 from .proxy import Proxy, shrink
-from .read import read_frame, read_shot
+from .read import read_frame
 
 SPOOL_BEYOND = 400e6
 """[bytes] decoded frames together may take this much memory; beyond it they wait in a temporary file."""
@@ -41,7 +43,8 @@ class MergeOptions:
     network: Literal["none"] = "none"
 
     def __str__(self) -> str:
-        return f"align={self.align} deghost={self.deghost} response={self.response or 'profile'} network={self.network}"
+        response = self.response or "profile"
+        return f"align={self.align} deghost={self.deghost} response={response} network={self.network}"
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,15 @@ def merge_bracket(
 
     shots = options.exposures.applied([read_shot(path) for path in paths])
     shots, reference = form_bracket(shots, options.reference)
-    bracket, proxies = _read(shots, reference, options, clock)
-    alignments = clock.timed("align", lambda: align(proxies, reference, options.align))
-    ghosts = clock.timed("deghost", lambda: _ghosts(bracket, proxies, alignments, options))
+    with clock.stage("read"):
+        bracket, proxies = _read(shots, reference, options, clock)
+    with clock.stage("align"):
+        alignments = align(proxies, reference, options.align)
+    with clock.stage("deghost"):
+        ghosts = _ghosts(bracket, proxies, alignments, options)
     del proxies
-    pixels, valid = clock.timed("merge", lambda: merge(bracket, alignments, ghosts.trust, clock.share("merge")))
+    with clock.stage("merge"):
+        pixels, valid = merge(bracket, alignments, ghosts.trust, clock.sum_up("merge"))
 
     warnings = doubts(shots) + [
         f"{shot.path}: left out, {a.note}" for shot, a in zip(shots, alignments, strict=True) if not a.used
@@ -128,18 +135,16 @@ def _read(
         frame = read_frame(shot, response, shots[reference], spool)
         return frame, shrink(frame)
 
-    def load_all() -> list[tuple[Frame, Proxy]]:
-        done = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for pair in pool.map(load, shots):
-                done.append(pair)
-                clock.tell("read", len(done) / len(shots))
-        return done
-
-    loaded = clock.timed("read", load_all)
+    loaded = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for pair in pool.map(load, shots):
+            loaded.append(pair)
+            clock.tell("read", len(loaded) / len(shots))
     sizes = {(frame.width, frame.height) for frame, _ in loaded}
     if len(sizes) > 1:
-        raise BracketError(f"{shots[0].path}: frames decode to different sizes {sorted(sizes)}; merge frames of one size")
+        raise BracketError(
+            f"{shots[0].path}: frames decode to different sizes {sorted(sizes)}; merge frames of one size"
+        )
     return Bracket(tuple(frame for frame, _ in loaded), reference), [proxy for _, proxy in loaded]
 
 
@@ -149,7 +154,9 @@ def _ghosts(
     if options.deghost == "none":
         return Ghosts([None] * len(proxies), [0.0] * len(proxies))
     exposures = [frame.exposure for frame in bracket.frames]
-    return deghost(proxies, exposures, [frame.noise for frame in bracket.frames], alignments, bracket.reference)
+    return deghost(
+        proxies, exposures, [frame.noise for frame in bracket.frames], alignments, bracket.reference
+    )
 
 
 class _Clock:
@@ -159,19 +166,19 @@ class _Clock:
         self.seconds: dict[str, float] = {}
         self._progress = progress
 
-    def timed(self, stage: str, work: Callable[[], Any]) -> Any:
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        self.tell(stage, 0.0)
-        result = work()
-        self.tell(stage, 1.0)
-        self.seconds[stage] = time.perf_counter() - start
-        return result
+        self.tell(name, 0.0)
+        yield
+        self.tell(name, 1.0)
+        self.seconds[name] = time.perf_counter() - start
 
     def tell(self, stage: str, share: float) -> None:
         if self._progress:
             self._progress(stage, share)
 
-    def share(self, stage: str) -> Callable[[float], None]:
+    def sum_up(self, stage: str) -> Callable[[float], None]:
         """Return a function that adds up the shares that threads report."""
         done = 0.0
 

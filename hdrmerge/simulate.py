@@ -68,9 +68,9 @@ class Camera:
     def encode(self, linear: Float) -> Array:
         """Return the codes of a linear signal (..., 3), clipped at 1: uint8 or uint16."""
         if self.bits == 8:
-            return np.rint(self.response.encode(np.clip(linear, 0.0, 1.0)) * 255.0).astype(np.uint8)
-        codes = np.rint(self.black_level + np.minimum(linear, 1.0) * (self.white_level - self.black_level))
-        return np.maximum(codes, 0.0).astype(np.uint16)
+            return np.asarray(np.rint(self.response.encode(linear) * 255.0), dtype=np.uint8)
+        codes = np.rint(self.black_level + linear * (self.white_level - self.black_level))
+        return np.asarray(np.clip(codes, 0, self.white_level), dtype=np.uint16)
 
     def decode(self, codes: Array) -> Float:
         """Return the linear signal of codes, float32, 1.0 at saturation; noise may make it negative."""
@@ -268,7 +268,7 @@ def ramp_scene(
     """Draw a synthetic scene (H, W, 3): a logarithmic ramp from left to right with colour and detail.
 
     Smooth texture and about a hundred discs and bars with sharp edges give an alignment something
-    to hold on to. Everything lies in [``low``, ``high``].
+    to hold on to. ``low`` and ``high`` are the smallest and the largest value.
     """
     ramp = np.linspace(math.log(low), math.log(high), width, dtype=np.float32)
     log = np.repeat(np.repeat(ramp[None, :, None], height, axis=0), 3, axis=2)
@@ -279,13 +279,18 @@ def ramp_scene(
     for _ in range(100):
         x, y = int(rng.integers(width)), int(rng.integers(height))
         a, b = (int(v) for v in rng.integers(2, largest + 1, 2))
-        shape = np.zeros((height, width), np.uint8)
+        shape = np.zeros((2 * largest + 1, 2 * largest + 1), np.uint8)
+        middle = (largest, largest)
         if rng.random() < 0.5:
-            cv2.ellipse(shape, (x, y), (a, b), float(rng.uniform(0, 180)), 0, 360, 1, -1)
+            cv2.ellipse(shape, middle, (a, b), float(rng.uniform(0, 180)), 0, 360, 1, -1)
         else:
-            cv2.rectangle(shape, (x - a, y - b), (x + a, y + b), 1, -1)
-        log[shape > 0] += rng.normal(0.0, 0.2, 3).astype(np.float32) + np.float32(rng.normal(0.0, 0.7))
-    return np.asarray(np.clip(np.exp(log), low, high), dtype=np.float32)
+            cv2.rectangle(shape, (largest - a, largest - b), (largest + a, largest + b), 1, -1)
+        step = rng.normal(0.0, 0.2, 3).astype(np.float32) + np.float32(rng.normal(0.0, 0.7))
+        around = log[max(y - largest, 0) : y + largest + 1, max(x - largest, 0) : x + largest + 1]
+        start = max(largest - y, 0), max(largest - x, 0)
+        around += step * shape[start[0] :, start[1] :][: around.shape[0], : around.shape[1], None]
+    relative = (log - log.min()) / (log.max() - log.min())
+    return np.asarray(low * (high / low) ** relative, dtype=np.float32)
 
 
 # --- moving objects -------------------------------------------------------------------------------
@@ -312,7 +317,8 @@ class Mover:
         and Duff 1984).
         """
         blur = self.path[frame] * OVERSAMPLE
-        steps = max(math.ceil(float(np.hypot(*blur))), 1)
+        # One a pixel; beyond 64 a single step weighs too little to be seen.
+        steps = min(max(math.ceil(float(np.hypot(*self.path[frame]))), 1), 64)
         height, width = self.alpha.shape
         border = int(np.ceil(np.abs(blur).max() / 2)) + 2
         x, y = canvas.sample_of((float(self.centre[frame, 0]), float(self.centre[frame, 1])))
@@ -348,8 +354,8 @@ def random_mover(
 ) -> Mover:
     """Cut a blob out of a scene and send it through a frame of ``size`` (H, W).
 
-    Diameter 8..30 % of the frame's shorter side, straight motion of up to half that a tenth of a second, plus a
-    jitter of a pixel; it is inside the frame when the reference is taken.
+    It measures 8 to 30 % of the frame's shorter side and moves straight, by up to half its size in
+    0.1 s, with a pixel of jitter. Its middle is in the frame when the reference is taken.
     """
     shorter = min(size)
     diameter = rng.uniform(0.08, 0.3) * shorter
@@ -380,7 +386,7 @@ class Simulated:
 
     ``frames`` are codes (H, W, 3), uint8 or uint16. ``views`` are what each frame sees without noise
     and clipping, (H, W, 3) radiance, 1.0 where the reference saturates. ``moving`` (H, W) is True, in
-    the reference's pixels, wherever an object was in any frame, 3 px around it included; everything
+    the reference's pixels, wherever an object was in any frame, 2 px around it included; everything
     else is the same in all frames. ``saturated`` (H, W): the reference is clipped in some channel.
     """
 
@@ -404,16 +410,23 @@ class Simulated:
     @property
     def relative_exposures(self) -> tuple[float, ...]:
         """Exposures over the reference's."""
-        times = self.exposure_times
-        return tuple(time / times[self.reference] for time in times)
+        return _over(self.shots, self.reference)
 
     def bracket(self) -> Bracket:
         """Return the same as the reader would, without a file in between."""
-        frames = []
+        camera, frames = self.camera, []
         for shot, codes in zip(self.shots, self.frames, strict=True):
-            stored = codes if self.camera.bits == 8 else self.camera.decode(codes)
-            frames.append(Frame(shot, stored, self.camera.response, self.camera.noise(shot.iso or 100.0)))
+            noise = camera.noise(shot.iso or 100.0)
+            if camera.bits == 8:
+                noise = noise.with_quantisation(camera.response, 256)
+            linear_or_codes = codes if camera.bits == 8 else camera.decode(codes)
+            frames.append(Frame(shot, linear_or_codes, camera.response, noise))
         return Bracket(tuple(frames), self.reference)
+
+
+def _over(shots: Sequence[Shot], reference: int) -> tuple[float, ...]:
+    exposures = [shot.exposure or math.nan for shot in shots]
+    return tuple(exposure / exposures[reference] for exposure in exposures)
 
 
 def plan_shots(
@@ -436,7 +449,7 @@ def plan_shots(
     if len(steps) != frames - 1:
         raise ValueError(f"{frames} frames have {frames - 1} steps between them, not {len(steps)}")
     ev = np.concatenate([[0.0], np.cumsum(steps)])
-    times = [time * 2.0**stops for stops in ev - ev[reference]]
+    times = [time * 2.0 ** float(stops) for stops in ev - ev[reference]]
     starts = np.concatenate([[0.0], np.cumsum([t + pause for t in times])])
     return tuple(
         Shot(
@@ -464,7 +477,7 @@ def simulate_bracket(
     step_ev: float | Sequence[float] = 2.0,
     reference: int | None = None,
     saturated_share: float = 0.05,
-    shake: Shake | Sequence[Matrix] = Shake(),  # noqa: B008 (frozen)
+    shake: Shake | Sequence[Matrix] = Shake(),
     movers: Sequence[Float | Mover] = (),
     camera: Camera | None = None,
     iso: float = 100.0,
@@ -480,30 +493,37 @@ def simulate_bracket(
     reference = (frames - 1) // 2 if reference is None else reference
     shots = plan_shots(size, frames, step_ev, reference, camera, iso)
     drawn = shake.homographies(frames, reference, size, rng) if isinstance(shake, Shake) else tuple(shake)
+    if len(drawn) != frames or not np.allclose(drawn[reference], np.eye(3)):
+        raise ValueError(f"{frames} frames need as many homographies, the identity at index {reference}")
     objects = [m if isinstance(m, Mover) else random_mover(m, rng, size, shots, reference) for m in movers]
-    where = _Canvas.around(size, drawn)
+    views, moving = _seen(scene, size, drawn, objects)
+    scale = scale_for_saturation(views[reference], saturated_share)
+    views = tuple(expose(view, scale) for view in views)
+    codes = tuple(
+        record(expose(view, ratio), camera, iso, rng)
+        for view, ratio in zip(views, _over(shots, reference), strict=True)
+    )
+    saturated = camera.saturated(codes[reference])
+    return Simulated(codes, shots, reference, views, drawn, moving, saturated, camera)
+
+
+def _seen(
+    scene: Float, size: tuple[int, int], homographies: Sequence[Matrix], movers: Sequence[Mover]
+) -> tuple[tuple[Float, ...], Mask]:
+    """Return the radiance each frame sees, and where in the reference an object ever was."""
+    where = _Canvas.around(size, homographies)
     background = where.fill(scene)
     covered = np.zeros(where.shape, np.float32)
     views = []
-    for index, matrix in enumerate(drawn):
-        canvas = background.copy() if objects else background
-        for thing in objects:
-            radiance, alpha, at = thing.layer(index, where)
+    for index, matrix in enumerate(homographies):
+        canvas = background.copy()
+        for mover in movers:
+            radiance, alpha, at = mover.layer(index, where)
             canvas[at] = radiance + (1 - alpha[..., None]) * canvas[at]
             covered[at] = np.maximum(covered[at], alpha > 0)
         views.append(where.photograph(canvas, matrix))
-    scale = scale_for_saturation(views[reference], saturated_share)
-    views = [expose(view, scale) for view in views]
-    linear = [
-        expose(view, (s.exposure_time or 0.0) / (shots[reference].exposure_time or 1.0))
-        for view, s in zip(views, shots, strict=True)
-    ]
-    codes = tuple(record(signal, camera, iso, rng) for signal in linear)
-    touched = (where.photograph(covered, np.eye(3)) > 0).astype(np.uint8)
-    moving = cv2.dilate(touched, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 0
-    return Simulated(
-        codes, shots, reference, tuple(views), drawn, moving, camera.saturated(codes[reference]), camera
-    )
+    touched = where.photograph(covered, np.eye(3)) > 0
+    return tuple(views), cv2.dilate(touched.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 # --- files ----------------------------------------------------------------------------------------

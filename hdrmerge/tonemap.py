@@ -1,8 +1,10 @@
-"""Radiance -> display: turn a radiance map into 8-bit sRGB codes that look like a good photograph.
+"""Radiance -> display: turn a radiance map into sRGB codes that look like a good photograph.
 
-Every operator bears the names and the year of its method. All are free of parameters: they read
-what they need from the scene, so that the result depends neither on the scale of the radiance nor on
-the number of threads. Pixels that are not numbers become black, infinite ones white.
+    survey (the scene, seen small) -> shade (a factor on each pixel) -> curve -> codes
+
+Every operator bears the name and year of its method and finds all it needs in the scene, so that
+neither the scale of the radiance nor the number of threads changes a picture. Pixels that are not
+numbers become black, infinite ones white.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import HdrmergeError
-from .exposure import Array, Float, mu_law, smoothstep, srgb_decode, srgb_encode
+from .exposure import Array, Float, Mask, mu_law, smoothstep, srgb_encode
 
 Codes8 = NDArray[np.uint8]
 
@@ -26,210 +28,431 @@ REC709 = np.array([[0.2126, 0.7152, 0.0722]], dtype=np.float32)
 """Luminance of linear Rec. 709 (ITU-R BT.709)."""
 
 GREY = 0.18
-"""Linear light of a mid-grey, code 118 of 255."""
+"""Display light of mid-grey, code 118 of 255."""
 
 DARKEST, BRIGHTEST = 1e-15, 1e15
-"""Luminance outside counts as black and as infinite: keeps every product within float32."""
+"""Radiance beyond counts as black and as infinite, which keeps every product within float32."""
 
 SURVEY_PIXELS = 300_000
-"""Size of the small luminance from which a scene is judged [pixels]."""
+"""Size at which a scene is judged; edges a thousandth of the picture wide survive."""
 
-BAND_PIXELS = 200_000
-"""Rows worked on at a time [pixels]: a dozen float planes of it stay in the cache."""
+BAND_PIXELS = 100_000
+"""Pixels worked on at a time by one thread, so that a dozen float planes stay near the cache."""
 
-TABLE_SIZE = 16384
+TABLE_SIZE = 16_384
+"""Entries of a tabulated curve, evenly spaced in the root of light: code 1 is 40 or more away from 0."""
+
+DEFAULT = "durand2002"
+"""The operator of a preview nobody gave a thought to."""
 
 
-# --- the scene, seen small ---------------------------------------------------------------------
+def tonemap(
+    radiance: Float, operator: str = DEFAULT, *, ev100: float | None = None, threads: int | None = None
+) -> Codes8:
+    """Return the display picture (H, W, 3), sRGB codes, of ``radiance`` (H, W, 3), linear Rec. 709.
+
+    ``operator`` is one of `OPERATORS`. ``ev100`` is the exposure value of the frame in which radiance
+    1.0 saturates [stops]; where it is known the default operator keeps a night dark.
+    """
+    if operator not in OPERATORS:
+        raise HdrmergeError(f"no tone mapping operator {operator!r}; choose one of {', '.join(OPERATORS)}")
+    if radiance.ndim != 3 or radiance.shape[2] != 3 or radiance.size == 0:
+        raise HdrmergeError(f"cannot tone map an array of shape {radiance.shape}; it takes (H, W, 3)")
+    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool:
+        return OPERATORS[operator].apply(radiance, survey(radiance, pool, ev100), pool)
+
+
+# --- the scene, seen small ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What an operator knows of the whole scene while it works on a band of rows.
+    """What an operator knows of the whole scene while it works on a band of it.
 
-    ``log_luminance`` (h, w) is log2 of the mean luminance of blocks of ``factor`` x ``factor``
-    pixels, limited to the range that the scene's percentiles call real. ``average`` is its mean, black
-    pixels left out; ``percentile`` answers in the same unit [stops].
+    ``stops`` (h, w) is log2 of the mean luminance of blocks of ``factor`` x ``factor`` pixels, limited
+    to the 0.5 and 99.9 percentiles of the blocks that are ``lit``, not black: a lamp, the sun or a
+    dead pixel has no say in how the rest of the picture looks.
     """
 
-    log_luminance: Float
+    stops: Float
+    lit: Mask
     factor: int
-    lit: Float  # (K,) log2 luminance of the blocks that are not black, sorted
+    ev100: float | None = None
 
     @property
     def average(self) -> float:
-        return float(self.lit.mean(dtype=np.float64))
+        """log2 of the log-average luminance [stops]."""
+        return float(self.stops[self.lit].mean(dtype=np.float64))
 
-    def percentile(self, percent: float) -> float:
-        return float(np.percentile(self.lit, percent))
-
-
-def _bands(height: int, width: int, multiple: int = 1) -> list[tuple[int, int]]:
-    rows = max(1, BAND_PIXELS // max(1, width) // multiple) * multiple
-    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    @property
+    def brightest(self) -> float:
+        """log2 of the luminance taken as the scene's maximum [stops]."""
+        return float(self.stops.max())
 
 
-def _clean(rows: Array) -> tuple[Float, Float]:
-    """Return rows (h, W, 3) within [0, BRIGHTEST], and their luminance; a pixel with a NaN becomes black."""
-    light = np.clip(rows, 0.0, BRIGHTEST).astype(np.float32, copy=False)
-    luminance = cv2.transform(light, REC709)
-    if math.isnan(float(luminance.sum())):
-        unknown = np.isnan(luminance)
-        light[unknown] = 0.0
-        luminance[unknown] = 0.0
+def survey(radiance: Float, pool: Executor, ev100: float | None = None) -> Survey:
+    """Look at ``radiance`` (H, W, 3) from far."""
+    height, width = radiance.shape[:2]
+    factor = math.ceil(math.sqrt(height * width / SURVEY_PIXELS))
+    columns = -(-width // factor)
+
+    def shrink(band: slice) -> Float:
+        _, luminance = _clean(radiance[band])
+        rows = -(-luminance.shape[0] // factor)
+        bottom, right = rows * factor - luminance.shape[0], columns * factor - width
+        whole = cv2.copyMakeBorder(luminance, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        return _plane(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
+
+    small = np.concatenate(list(pool.map(shrink, _bands(radiance, multiple=factor))))
+    lit = small > max(DARKEST, float(np.percentile(small, 99.0)) * 2.0**-20)
+    if not lit.any():
+        lit[:] = True
+    stops = np.log2(np.maximum(small, np.float32(DARKEST)))
+    low, high = np.percentile(stops[lit], [0.5, 99.9])
+    return Survey(np.clip(stops, low, high), lit, factor, ev100)
+
+
+def _bands(radiance: Float, multiple: int = 1) -> list[slice]:
+    height, width = radiance.shape[:2]
+    rows = max(1, BAND_PIXELS // width // multiple) * multiple
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def _plane(result: Array) -> Float:
+    """Return an array that OpenCV made of float32, which its own types do not tell."""
+    return np.asarray(result, dtype=np.float32)
+
+
+def _clean(rows: Float) -> tuple[Float, Float]:
+    """Return rows (h, W, 3) within [0, BRIGHTEST] and their luminance.
+
+    A pixel with a NaN becomes black, one with an infinite channel BRIGHTEST in all three.
+    """
+    light = np.clip(rows, 0.0, BRIGHTEST, dtype=np.float32)
+    luminance = _plane(cv2.transform(light, REC709))
+    infinite = np.float32(0.05 * BRIGHTEST)  # less than what one infinite channel contributes
+    if not luminance.max() < infinite:
+        for wrong, value in ((np.isnan(luminance), 0.0), (luminance >= infinite, BRIGHTEST)):
+            light[wrong] = value
+            luminance[wrong] = value
     return light, luminance
 
 
-def survey(radiance: Float, pool: ThreadPoolExecutor) -> Survey:
-    """Look at ``radiance`` (H, W, 3) from far: block means of its luminance, and their statistics."""
-    height, width = radiance.shape[:2]
-    factor = max(1, math.ceil(math.sqrt(height * width / SURVEY_PIXELS)))
-    small_width = -(-width // factor)
+# --- bands of radiance -> codes -------------------------------------------------------------------
 
-    def shrink(band: tuple[int, int]) -> Float:
-        _, luminance = _clean(radiance[band[0] : band[1]])
-        bottom, right = -luminance.shape[0] % factor, small_width * factor - width
-        if bottom or right:
-            luminance = cv2.copyMakeBorder(luminance, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        size = (small_width, luminance.shape[0] // factor)
-        return np.asarray(cv2.resize(luminance, size, interpolation=cv2.INTER_AREA))
+Shade = Callable[[slice, Float], tuple[Float, Float | None]]
+"""(rows, their luminance) -> the factor on each pixel, and lift [stops] where colour is to be eased."""
 
-    small = np.concatenate(list(pool.map(shrink, _bands(height, width, factor))))
-    black = small <= max(DARKEST, float(np.percentile(small, 99.0)) * 2.0**-20)
-    log_luminance = np.log2(np.maximum(small, np.float32(DARKEST)))
-    lit = np.sort(log_luminance[~black]) if not black.all() else np.zeros(1, np.float32)
-    low, high = np.percentile(lit, [0.5, 99.9])
-    return Survey(np.clip(log_luminance, low, high), factor, np.clip(lit, low, high))
+Curve = Callable[[Array], Array]
+"""Scaled light of one channel -> sRGB code value, [0, 1] -> [0, 1] unless it has a shoulder."""
 
 
-# --- bands of radiance -> codes -----------------------------------------------------------------
-
-Shade = Callable[[int, Float], tuple[Float, Float | None]]
-"""(first row, luminance (h, W)) -> the factor on each pixel, and how much of its colour stays or None."""
-
-
-def _render(radiance: Float, shade: Shade, curve: Callable[[Array], Array], white: float,
-            pool: ThreadPoolExecutor) -> Codes8:
-    """Scale every pixel as ``shade`` tells, then send each channel through ``curve``.
-
-    ``curve`` maps [0, white] to sRGB code values in [0, 1]. It is tabulated over the square root of
-    its input, which puts the entries where the eye needs them.
-    """
-    height, width = radiance.shape[:2]
-    codes = np.empty((height, width, 3), dtype=np.uint8)
+def _render(radiance: Float, shade: Shade, curve: Curve, white: float, pool: Executor) -> Codes8:
+    """Scale every pixel as ``shade`` tells and send each channel through ``curve`` up to ``white``."""
+    codes = np.empty(radiance.shape, dtype=np.uint8)
     knots = np.linspace(0.0, 1.0, TABLE_SIZE) ** 2 * white
     table = np.rint(np.clip(curve(knots), 0.0, 1.0) * 255.0).astype(np.uint8)
-    top_index = np.float32(TABLE_SIZE - 1)
-    per_unit = np.float32((TABLE_SIZE - 1) ** 2 / white)
+    last = np.float32(TABLE_SIZE - 1)
 
-    def paint(band: tuple[int, int]) -> None:
-        top, bottom = band
-        light, luminance = _clean(radiance[top:bottom])
-        gain, chroma = shade(top, luminance)
-        luminance *= gain
+    def paint(band: slice) -> None:
+        light, luminance = _clean(radiance[band])
+        gain, lift = shade(band, luminance)
+        gain = gain * (last * last / np.float32(white))
+        channels = [_plane(channel) for channel in cv2.split(light)]
+        for channel in channels:
+            channel *= gain
+        if lift is not None:
+            _ease_colour(channels, luminance * gain, lift, last * last)
         shades = []
-        for plane in cv2.split(light):
-            plane *= gain
-            if chroma is not None:
-                plane -= luminance
-                plane *= chroma
-                plane += luminance
-            plane *= per_unit
-            np.sqrt(np.maximum(plane, 0.0, out=plane), out=plane)
-            plane += np.float32(0.5)
-            np.minimum(plane, top_index, out=plane)
-            shades.append(table.take(plane.astype(np.uint16)))
-        codes[top:bottom] = cv2.merge(shades)
+        for channel in channels:
+            np.sqrt(np.clip(channel, 0.0, last * last, out=channel), out=channel)
+            channel += np.float32(0.5)
+            shades.append(table.take(channel.astype(np.uint16)))
+        codes[band] = cv2.merge(shades)
 
-    list(pool.map(paint, _bands(height, width)))
+    list(pool.map(paint, _bands(radiance)))
     return codes
 
 
-# --- the default --------------------------------------------------------------------------------
+COLOUR_LOSS = 0.1
+"""Share of the chroma given up per stop by which a shadow is lifted: its noise is coloured, and
+ratios kept exactly look garish in a bright shadow (Mantiuk, Tomaszewska and Heidrich 2009)."""
 
-ROOM_ABOVE, ROOM_BELOW, ROOM_SPREAD = 4.0, 4.2, 2.15
-STEEPEST = 0.45
-EDGE = 0.5  # [stops]
-MEAN_CODE = 0.49
-SOFT = 1.0
-LIFT = 3.0
+
+def _ease_colour(channels: list[Float], luminance: Float, lift: Float, white: np.float32) -> None:
+    """Draw channels towards ``luminance``, in place, where shadows are lifted and lights exceed ``white``."""
+    peak = np.maximum(np.maximum(channels[0], channels[1]), channels[2])
+    chroma = 1.0 - np.float32(COLOUR_LOSS) * np.clip(lift, 0.0, 3.0)
+    excess = (peak - np.float32(0.7) * white) * (np.float32(0.65) / white)
+    chroma *= 1.0 - np.clip(excess, 0.0, 0.85)
+    for channel in channels:
+        channel -= luminance
+        channel *= chroma
+        channel += luminance
+
+
+# --- the default ----------------------------------------------------------------------------------
+
+ROOM_ABOVE, ROOM_WINDOW, ROOM_BELOW, ROOM_SPREAD = 4.4, 3.2, 4.4, 2.3
+"""Range that needs no compression [stops]: from the mean to highlights, to the brightest twentieth of
+the picture, to shadows; and the standard deviation. Well exposed photographs have that, and keep it."""
+
+FLATTEST = 0.5
+"""Least contrast of the base layer, in log units; less looks painted."""
+
+MOST_LIFT = 3.0
+"""Limit on what shadows gain over the mean [stops]; there is mostly noise below."""
+
+EDGE = 0.75
+"""Contrast which the base layer begins to follow, and leave to compression [stops]."""
+
 KNEE = 0.35
+"""Display light up to which the curve is the identity."""
+
+MEAN_CODE = 0.49
+"""Mean code value of a picture, before the scene has its say: that of well liked photographs."""
 
 
-def _shoulder(white, x):
-    """identity to KNEE, then extended Reinhard so that white -> 1"""
-    u = np.maximum(x - KNEE, 0) / (1 - KNEE)
-    w = (white - KNEE) / (1 - KNEE)
-    return np.minimum(x, KNEE) + (1 - KNEE) * u * (1 + u / w**2) / (1 + u)
+def durand2002(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Compress the base layer as far as the scene needs, keep the detail, and expose like a camera.
+
+    Base and detail of log luminance are those of Durand and Dorsey, "Fast bilateral filtering for the
+    display of high-dynamic-range images", SIGGRAPH 2002, with three changes. The filter is the fast guided
+    filter of He and Sun 2015: its coefficients come from the small luminance, and applied to the full
+    one they follow every edge, without halos. The contrast is not fixed: a scene that fits the
+    display keeps its own. Exposure and shoulder come from the result and not from the input.
+    """
+    average = scene.average
+    base_slope, base_offset = _guided_coefficients(scene.stops - np.float32(average))
+    tone = _BaseTone.fit(scene.stops[scene.lit] - np.float32(average))
+    base = base_slope * (scene.stops - np.float32(average)) + base_offset
+    compressed = (scene.stops - np.float32(average) + tone.gain(base))[scene.lit]
+    exposure, white, black = _expose(compressed, scene, tone)
+    width = radiance.shape[1]
+
+    def shade(band: slice, luminance: Float) -> tuple[Float, Float]:
+        stops = np.log2(np.maximum(luminance, np.float32(DARKEST)))
+        stops -= np.float32(average)
+        stops *= _enlarge_rows(base_slope, scene.factor, band, width)
+        stops += _enlarge_rows(base_offset, scene.factor, band, width)
+        lift = tone.gain(stops)
+        return np.exp2(lift + np.float32(exposure - average)), lift
+
+    def curve(light: Array) -> Array:
+        return srgb_encode((_shoulder(light, white) - black) / (1.0 - black))
+
+    return _render(radiance, shade, curve, white, pool)
 
 
-def _guided(log_l, radius, eps):
-    box = lambda f: cv2.blur(f, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT)
-    mean = box(log_l)
-    var = np.maximum(box(log_l * log_l) - mean * mean, 0)
-    a = var / (var + eps)
-    b = (1 - a) * mean
-    return box(a), box(b)
+@dataclass(frozen=True)
+class _BaseTone:
+    """The contrast of the base layer above and below the mean; 1 leaves it alone."""
+
+    above: float
+    below: float
+    floor: float  # [stops] relative to the mean; the lift grows no further beneath
+
+    @classmethod
+    def fit(cls, stops: Float) -> _BaseTone:
+        """Find the least compression that brings ``stops``, relative to their mean, to the display."""
+        low, window, high = (float(p) for p in np.percentile(stops, [1.0, 95.0, 99.5]))
+        spread = ROOM_SPREAD / max(float(stops.std()), ROOM_SPREAD)
+        fits = [room / max(range_, room) for room, range_ in ((ROOM_ABOVE, high), (ROOM_WINDOW, window))]
+        above = max(FLATTEST, min(spread, *fits))
+        below = max(FLATTEST, min(spread, ROOM_BELOW / max(-low, ROOM_BELOW)))
+        return cls(above, below, max(low, -MOST_LIFT / max(1.0 - below, 1e-3)))
+
+    def gain(self, base: Float) -> Float:
+        """Return what is added to log luminance where the base is ``base`` [stops].
+
+        Two straight lines joined smoothly over about a stop by (x + sqrt(x^2 + 1)) / 2.
+        """
+        x: Float = np.maximum(base, np.float32(self.floor))
+        up = np.sqrt(x * x + np.float32(1.0))
+        up += x
+        up *= np.float32(0.5)
+        x -= up
+        x *= np.float32(self.below - 1.0)
+        up *= np.float32(self.above - 1.0)
+        x += up
+        return x
 
 
-DEBUG = {}
+def _guided_coefficients(stops: Float) -> tuple[Float, Float]:
+    """Return slope and offset (h, w) of the guided filter of ``stops`` by itself, base = slope x + offset."""
+    reach = 2 * max(1, round(min(stops.shape) / 16)) + 1
+
+    def blur(plane: Float) -> Float:
+        return _plane(cv2.blur(plane, (reach, reach), borderType=cv2.BORDER_REPLICATE))
+
+    mean = blur(stops)
+    variance = np.maximum(blur(stops * stops) - mean * mean, 0.0)
+    slope = variance / (variance + np.float32(EDGE**2))
+    return blur(slope), blur((1.0 - slope) * mean)
 
 
-def durand2002(radiance: Float, pool: ThreadPoolExecutor) -> Codes8:
-    scene = survey(radiance, pool)
-    mid = scene.average
-    low, high = scene.percentile(1.0) - mid, scene.percentile(99.5) - mid
-    logs = scene.log_luminance - np.float32(mid)
-    radius = max(1, round(min(logs.shape) / 16))
-    slope, offset = _guided(logs, radius, EDGE**2)
-    spread = float((scene.lit - mid).std())
-    every = min(1.0, ROOM_SPREAD / max(spread, 1e-6))
-    above = max(min(every, ROOM_ABOVE / max(high, 1e-6)), STEEPEST)
-    below = max(min(every, ROOM_BELOW / max(-low, 1e-6)), STEEPEST)
-    floor = np.float32(max(low, -LIFT / max(1e-6, 1 - below)))
-    def log_gain(base):
-        x = np.maximum(base, floor)
-        s = 0.5 * (x + np.sqrt(x * x + np.float32(SOFT**2)))
-        return np.float32(1 - below) * (s - x) - np.float32(1 - above) * s
-    # exposure
-    out = logs + log_gain(slope * logs + offset)
-    o = out.ravel()[:: max(1, out.size // 50000)]
-    hi = float(np.percentile(out, 99.7))
-    lo_e, hi_e = -12.0, 12.0
-    dark = float(smoothstep(0.4, 1.4, np.float32(-float(np.median(scene.lit)) + mid)))
-    target = MEAN_CODE - 0.10 * dark
-    for _ in range(30):
-        e = 0.5 * (lo_e + hi_e)
-        white = min(max(2.0 ** (hi + e), 1.0), 8.0)
-        lin = np.minimum(_shoulder(white, np.exp2(o + e)), 1)
-        m = srgb_encode(lin).mean()
-        lo_e, hi_e = (e, hi_e) if m < target else (lo_e, e)
-    reach = float(smoothstep(0.5, 2.5, np.float32(high - low)))
-    e += 0.6 * reach * min(1.5, max(0.0, -(hi + e)))
-    white = min(max(2.0 ** (hi + e), 1.0), 8.0)
-    dk = float(np.percentile(out, 0.5)) + e
-    black = min(0.012, (1 - min(above, below)) * 1.2 * 2.0**dk)
-    DEBUG.update(mid=mid, low=low, high=high, above=above, below=below, e=e, white=white, spread=spread)
-    height, width = radiance.shape[:2]
-    def shade(top, luminance):
-        rows = np.log2(np.maximum(luminance, np.float32(DARKEST))) - np.float32(mid)
-        h = luminance.shape[0]
-        a = _enlarge(slope, scene.factor, top, h, width)
-        b = _enlarge(offset, scene.factor, top, h, width)
-        g = log_gain(a * rows + b) + np.float32(e)
-        gain = np.exp2(g - np.float32(mid))
-        y = luminance * gain
-        chroma = 1 - 0.12 * np.clip(g - np.float32(e), 0, 3) 
-        chroma *= 1 - 0.8 * smoothstep(0.6 * white, 1.2 * white, y)
-        return gain, chroma
-    return _render(radiance, shade, lambda x: srgb_encode(np.maximum(_shoulder(white, x) - black, 0) / (1 - black)), white * 1.0, pool)
+def _enlarge_rows(small: Float, factor: int, band: slice, width: int) -> Float:
+    """Return rows ``band`` of a plane whose ``factor`` x ``factor`` block means are ``small``, bilinearly."""
+    if factor == 1:
+        return small[band]
+    row = (np.arange(band.start, band.stop) + 0.5) / factor - 0.5
+    above = np.floor(row).astype(int)
+    part = (row - above).astype(np.float32)[:, None]
+    last = len(small) - 1
+    lines = small[np.clip(above, 0, last)] * (1.0 - part) + small[np.clip(above + 1, 0, last)] * part
+    size = (small.shape[1] * factor, len(lines))
+    return _plane(cv2.resize(lines, size, interpolation=cv2.INTER_LINEAR))[:, :width]
 
 
-def _enlarge(small, factor, top, h, width):
-    row = (np.arange(top, top + h, dtype=np.float32) + 0.5) / factor - 0.5
-    i = np.floor(row)
-    f = (row - i).astype(np.float32)[:, None]
-    n = small.shape[0] - 1
-    i = i.astype(int)
-    lines = small[np.clip(i, 0, n)] * (1 - f) + small[np.clip(i + 1, 0, n)] * f
-    return cv2.resize(lines, (small.shape[1] * factor, h), interpolation=cv2.INTER_LINEAR)[:, :width]
+def _shoulder(light: Array, white: float) -> Array:
+    """Return display light: the identity up to KNEE, then Reinhard's curve to 1 at ``white``.
+
+    The curve x (1 + x/w^2) / (1 + x) begins with slope 1 and is the identity for ``white`` 1.
+    """
+    above = np.maximum(light - KNEE, 0.0) / (1.0 - KNEE)
+    limit = (white - KNEE) / (1.0 - KNEE)
+    return np.minimum(light, KNEE) + (1.0 - KNEE) * above * (1.0 + above / limit**2) / (1.0 + above)
+
+
+def _expose(compressed: Float, scene: Survey, tone: _BaseTone) -> tuple[float, float, float]:
+    """Return exposure [stops], light that becomes white, and light that becomes black.
+
+    The exposure is the one with the wanted mean code. The mean is lower where most of the scene is
+    darker than its log-average, and at night; higher where all of it fits below white, as in snow or fog.
+    """
+    levels = np.quantile(compressed, np.linspace(0.001, 0.999, 500))
+    high, low = float(levels[-2]), float(levels[2])
+    centre = float(np.median(compressed))
+    variety = _step(0.5, 2.5, high - low)  # 0 for a picture of one tone
+    average, median = scene.average, float(np.median(scene.stops[scene.lit]))
+    wanted = MEAN_CODE - 0.12 * _step(0.4, 1.4, average - median)
+    wanted += 0.05 * variety * _step(3.4, 1.8, high - centre)
+    if scene.ev100 is not None:
+        wanted -= 0.15 * _step(2.0, -3.0, scene.ev100 + average - math.log2(GREY))
+
+    def white_at(exposure: float) -> float:
+        return float(min(max(2.0 ** (high + exposure), 1.0), 8.0))
+
+    darker, brighter = -20.0, 20.0
+    for _ in range(24):
+        exposure = 0.5 * (darker + brighter)
+        light = _shoulder(np.exp2(levels + exposure), white_at(exposure))
+        if float(np.minimum(srgb_encode(light), 0.85).mean()) < wanted:
+            darker = exposure
+        else:
+            brighter = exposure
+    headroom = max(0.0, -(high + exposure))
+    exposure += 0.6 * min(headroom, 1.5) * variety
+    black = (1.0 - min(tone.above, tone.below)) * 2.0 ** (low + exposure)
+    return exposure, white_at(exposure), min(black, 0.012)
+
+
+def _step(low: float, high: float, x: float) -> float:
+    return float(smoothstep(low, high, np.full(1, x, dtype=np.float32))[0])
+
+
+# --- the others -----------------------------------------------------------------------------------
+
+
+def reinhard2002(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Apply the global photographic operator, L (1 + L/w^2) / (1 + L) with key 0.18.
+
+    Reinhard, Stark, Shirley and Ferwerda, "Photographic tone reproduction for digital images", 2002.
+    """
+    key = GREY * 2.0**-scene.average
+    white = max(1.0, key * 2.0**scene.brightest)
+
+    def shade(band: slice, luminance: Float) -> tuple[Float, None]:
+        scaled = luminance * np.float32(key)
+        return np.float32(key) * (1.0 + scaled / np.float32(white**2)) / (1.0 + scaled), None
+
+    return _render(radiance, shade, srgb_encode, 1.0, pool)
+
+
+def drago2003(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Apply adaptive logarithmic mapping with bias 0.85.
+
+    The base of the logarithm goes from 2 in shadows to 10 in highlights. Drago, Myszkowski, Annen and
+    Chiba, "Adaptive logarithmic mapping for displaying high contrast scenes", 2003.
+    """
+    adapted = 2.0**-scene.average
+    brightest = max(1.0, adapted * 2.0**scene.brightest)
+    power = math.log(0.85) / math.log(0.5)
+    ceiling = math.log10(brightest + 1.0)
+
+    def shade(band: slice, luminance: Float) -> tuple[Float, None]:
+        scaled = np.maximum(luminance * np.float32(adapted), np.float32(1e-6))
+        base = 2.0 + 8.0 * np.minimum(scaled / np.float32(brightest), 1.0) ** np.float32(power)
+        display = np.log1p(scaled) / (np.log(base) * np.float32(ceiling))
+        return display / scaled * np.float32(adapted), None
+
+    return _render(radiance, shade, srgb_encode, 1.0, pool)
+
+
+def narkowicz2015(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Apply a filmic curve with toe and shoulder, the fit to the ACES reference of Narkowicz 2015.
+
+    Krzysztof Narkowicz, "ACES filmic tone mapping curve", 2015. The log-average becomes mid-grey:
+    the curve is 0.18 at 0.1302.
+    """
+    key = np.float32(0.1302 * 2.0**-scene.average)
+
+    def filmic(x: Array) -> Array:
+        return srgb_encode(np.minimum(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 1.0))
+
+    return _render(radiance, _constant(key), filmic, 8.0, pool)
+
+
+def mulaw(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Show the mu-law of the scene's range, the domain in which HDR reconstruction is scored.
+
+    Kalantari and Ramamoorthi, "Deep high dynamic range imaging of dynamic scenes", 2017.
+    """
+    scale = np.float32(2.0**-scene.brightest)
+    return _render(radiance, _constant(scale), mu_law, 1.0, pool)
+
+
+def mantiuk2006(radiance: Float, scene: Survey, pool: Executor) -> Codes8:
+    """Apply OpenCV's contrast mapping in the gradient domain; slow, and several float pictures of memory.
+
+    Mantiuk, Myszkowski and Seidel, "A perceptual framework for contrast processing of high dynamic
+    range images", 2006.
+    """
+    if float(np.ptp(scene.stops)) == 0.0 or min(radiance.shape[:2]) < 16:
+        # OpenCV fails without any gradient, and where its pyramid runs out of pixels.
+        return reinhard2002(radiance, scene, pool)
+    light = np.concatenate([_clean(radiance[band])[0] for band in _bands(radiance)])
+    light *= np.float32(2.0**-scene.brightest)
+    np.clip(light, 1e-6, 1.0, out=light)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # the solver warns about itself
+    try:
+        mapped = _plane(cv2.createTonemapMantiuk(gamma=1.0, scale=0.75, saturation=1.0).process(light))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    result = survey(mapped, pool)  # OpenCV stretches to the extremes, which may leave it very dark
+    key = np.float32(GREY * 2.0**-result.average)
+    white = max(1.0, float(key) * 2.0**result.brightest)
+    return _render(mapped, _constant(key), lambda x: srgb_encode(_shoulder(x, white)), white, pool)
+
+
+def _constant(key: np.float32) -> Shade:
+    return lambda band, luminance: (np.full_like(luminance, key), None)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of `OPERATORS`: one line for the help text, and the function."""
+
+    summary: str
+    apply: Callable[[Float, Survey, Executor], Codes8]
+
+
+OPERATORS: dict[str, Operator] = {
+    "durand2002": Operator("local: compresses large-scale contrast, keeps detail (default)", durand2002),
+    "reinhard2002": Operator("global photographic curve", reinhard2002),
+    "drago2003": Operator("global adaptive logarithm", drago2003),
+    "mantiuk2006": Operator("local contrast in the gradient domain (slow)", mantiuk2006),
+    "narkowicz2015": Operator("global filmic curve with toe and shoulder", narkowicz2015),
+    "mulaw": Operator("mu-law 5000, as papers show results", mulaw),
+}

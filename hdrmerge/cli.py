@@ -1,0 +1,380 @@
+"""The command line: parse, call the pipeline, print. No arithmetic; heavy imports inside commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import __version__
+from .errors import HdrmergeError
+
+if TYPE_CHECKING:
+    from .bracket import RadianceMap
+    from .pipeline import Progress, Report
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+class Group(TyperGroup):
+    """Turns the errors raised on purpose into one line and an exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HdrmergeError as error:
+            print(f"hdrmerge: {error}", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED) from None
+        except KeyboardInterrupt:
+            print("hdrmerge: interrupted, nothing half-written is left", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except MemoryError:
+            print("hdrmerge: not enough memory for frames of this size; close programs", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hdrmerge {__version__} (PyPI; not the programs of the same name by J. Celaya and W. Jakob)")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Turn exposure brackets into linear HDR images.
+
+    A merge works in this order: read the files (metadata, then pixels, made linear) -> check that
+    they are one bracket -> align to the reference -> find what moved -> merge with noise-optimal
+    weights -> write the HDR file -> tone map and write the preview.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+
+
+class Align(str, Enum):
+    none = "none"
+    translation = "translation"
+    similarity = "similarity"
+    homography = "homography"
+
+
+class Deghost(str, Enum):
+    none = "none"
+    auto = "auto"
+
+
+class Network(str, Enum):
+    none = "none"
+
+
+class CurveName(str, Enum):
+    srgb = "srgb"
+    gamma22 = "gamma2.2"
+    linear = "linear"
+
+
+class Compression(str, Enum):
+    zip = "zip"
+    piz = "piz"
+    dwaa = "dwaa"
+    none = "none"
+
+
+class ToneCurve(str, Enum):
+    durand2002 = "durand2002"
+    reinhard2002 = "reinhard2002"
+    drago2003 = "drago2003"
+    mantiuk2006 = "mantiuk2006"
+    narkowicz2015 = "narkowicz2015"
+    mulaw = "mulaw"
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+    """Parse ``1/500,1/60,0.125`` or ``-2,0,2``; fractions and decimals alike."""
+    if text is None:
+        return ()
+    values = []
+    for part in text.split(","):
+        numerator, _, denominator = part.strip().removesuffix("s").partition("/")
+        try:
+            value = float(numerator) / float(denominator or 1)
+        except (ValueError, ZeroDivisionError):
+            raise typer.BadParameter(f"{part.strip()!r} is no number", param_hint=option) from None
+        if not -1e6 < value < 1e6 or (option == "--times" and value <= 0):
+            raise typer.BadParameter(f"{part.strip()} is out of range", param_hint=option)
+        values.append(value)
+    return tuple(values)
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print the verdict on every frame.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
+
+
+@app.command(no_args_is_help=True)
+def merge(
+    frames: Annotated[
+        list[Path], typer.Argument(help="The photographs of one bracket, in any order.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="A file (.exr, .hdr, .tif) or a folder.",
+            show_default="first-last.exr beside the first frame",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|INDEX",
+            help="The frame whose moment and geometry the result keeps; an index counts from 0 as given.",
+            show_default="middle exposure",
+        ),
+    ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(metavar="T,T,...", help="Exposure times [s], one a frame: 1/500,1/60,1/8."),
+    ] = None,
+    ev: Annotated[
+        str | None,
+        typer.Option(metavar="EV,EV,...", help="Exposures [stops], one a frame, larger is brighter: -2,0,2."),
+    ] = None,
+    ev_step: Annotated[
+        float | None,
+        typer.Option(metavar="EV", help="Stops from each frame to the next, files from dark to bright."),
+    ] = None,
+    response: Annotated[
+        CurveName | None,
+        typer.Option(
+            help="Curve of JPEG, PNG and integer TIFF.", show_default="the file's profile, else srgb"
+        ),
+    ] = None,
+    align: Annotated[Align, typer.Option(help="The most general motion to undo.")] = Align.homography,
+    deghost: Annotated[
+        Deghost, typer.Option(help="auto: what moves appears once, as in the reference.")
+    ] = Deghost.auto,
+    network: Annotated[
+        Network, typer.Option(help="The network that merges; none: the classical merge.")
+    ] = Network.none,
+    compression: Annotated[
+        Compression, typer.Option(help="Of EXR; a TIFF knows zip and none.")
+    ] = Compression.zip,
+    float32: Annotated[bool, typer.Option("--float", help="32 instead of 16 bits a value in EXR.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview/--no-preview", help="A tone-mapped JPEG beside the result.")
+    ] = True,
+    operator: Annotated[ToneCurve, typer.Option(help="Tone mapping of the preview.")] = ToneCurve.durand2002,
+    report_file: Annotated[
+        Path | None, typer.Option("--json", metavar="REPORT", help="Write what happened; - for stdout.")
+    ] = None,
+    force: Force = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge the photographs of one exposure bracket into a linear HDR file.
+
+    The result is linear Rec. 709 with 1.0 where the reference frame clips, and carries the
+    reference's metadata. The names of the files written are printed.
+
+    Example: hdrmerge merge IMG_0001.JPG IMG_0002.JPG IMG_0003.JPG -o sunset.exr
+    """
+    stated = _numbers(times, "--times"), _numbers(ev, "--ev")
+    if sum((bool(stated[0]), bool(stated[1]), ev_step is not None)) > 1:
+        raise typer.BadParameter("--times, --ev and --ev-step say the same thing; give one of them")
+
+    from .group import StatedExposures
+    from .pipeline import MergeOptions, merge_bracket
+    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES, check_target, write
+
+    target = _target(frames, output)
+    picture = target.with_suffix(".jpg") if preview else None
+    _refuse_to_overwrite_input(frames, [target, *([picture] if picture else [])])
+    check_target(target, RADIANCE_SUFFIXES, force=force)
+    if picture:
+        check_target(picture, PREVIEW_SUFFIXES, force=force)
+    options = MergeOptions(
+        reference=reference,
+        exposures=StatedExposures(*stated, ev_step),
+        response=response.value if response else None,
+        align=align.value,
+        deghost=deghost.value,
+        network=network.value,
+    )
+    with _progress(not quiet) as progress:
+        radiance, report = merge_bracket(frames, options, progress)
+        progress("write", 0.0)
+        warnings = [*report.warnings]
+        warnings += write(radiance, target, compression=compression.value, float32=float32, force=force)
+        progress("write", 0.5)
+        if picture:
+            _preview(radiance, picture, operator.value, force)
+        progress("write", 1.0)
+    outputs = [target, *([picture] if picture else [])]
+    if report_file:
+        _write_json(report_file, report, outputs, warnings)
+    for warning in warnings:
+        print(f"hdrmerge: warning: {warning}", file=sys.stderr)
+    if verbose:
+        _print_verdicts(report)
+    if not quiet:
+        print(*outputs, sep="\n")
+
+
+@app.command(no_args_is_help=True)
+def preview(
+    radiance_files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES...", help="Merged files: .exr, .hdr or float .tif.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="A .jpg or .png file, or a folder.",
+            show_default="a JPEG beside each file",
+        ),
+    ] = None,
+    operator: Annotated[ToneCurve, typer.Option(help="By author and year.")] = ToneCurve.durand2002,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Render merged files as display pictures again, with another operator if wanted.
+
+    Example: hdrmerge preview sunset.exr -o sunset.png --operator reinhard2002
+    """
+    from .load import load
+    from .write import PREVIEW_SUFFIXES, check_target
+
+    one_file = output is not None and output.suffix.lower() in PREVIEW_SUFFIXES and not output.is_dir()
+    if one_file and len(radiance_files) > 1:
+        raise typer.BadParameter("-o names one file and there are several to render; name a folder")
+    for source in radiance_files:
+        target = (
+            output if one_file and output else (output or source.parent) / source.with_suffix(".jpg").name
+        )
+        check_target(target, PREVIEW_SUFFIXES, force=force)
+        _preview(load(source), target, operator.value, force)
+        if not quiet:
+            print(target)
+
+
+def _target(frames: list[Path], output: Path | None) -> Path:
+    """Return the file that ``-o`` means: itself by its suffix, else first-last.exr in that folder."""
+    name = f"{frames[0].stem}-{frames[-1].stem}.exr"
+    if output is None:
+        return frames[0].parent / name
+    from .fileformat import RAW_SUFFIXES
+    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES
+
+    suffix = output.suffix.lower()
+    if output.is_dir():
+        return output / name
+    if suffix in PREVIEW_SUFFIXES or suffix in RAW_SUFFIXES:
+        raise typer.BadParameter(
+            f"{output}: HDR is written as {', '.join(RADIANCE_SUFFIXES)}; the preview comes beside it"
+        )
+    return output if suffix in RADIANCE_SUFFIXES else output / name
+
+
+def _refuse_to_overwrite_input(frames: list[Path], outputs: list[Path]) -> None:
+    inputs = {os.path.realpath(frame): frame for frame in frames}
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise HdrmergeError(f"{path}: the output would replace an input; choose another name with -o")
+
+
+def _preview(radiance: RadianceMap, path: Path, operator: str, force: bool) -> None:
+    from .tonemap import tonemap
+    from .write import write_preview
+
+    display = tonemap(radiance.pixels, operator, ev100=radiance.reference.ev100)
+    write_preview(display, path, shot=radiance.reference, force=force)
+
+
+def _write_json(path: Path, report: Report, outputs: list[Path], warnings: list[str]) -> None:
+    values = {**report.to_json(), "outputs": [str(output) for output in outputs], "warnings": warnings}
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    from .write import write_text
+
+    write_text(text, path)
+
+
+def _print_verdicts(report: Report) -> None:
+    """Print a table on stderr: exposure, alignment and ghosts of every frame."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("frame", "EV", "aligned", "inliers", "residual", "ghosts"):
+        table.add_column(column, justify="left" if column in ("frame", "aligned") else "right")
+    for i, frame in enumerate(report.to_json()["frames"]):
+        alignment = frame["alignment"]
+        residual = alignment["residual_px"]
+        table.add_row(
+            Path(frame["file"]).name,
+            f"{frame['relative_ev']:+.2f}",
+            "reference" if i == report.reference else alignment["model"] if frame["used"] else "left out",
+            "" if i == report.reference else str(alignment["inliers"]),
+            "" if residual is None else f"{residual:.2f} px",
+            "" if i == report.reference else f"{frame['ghost_share']:.1%}",
+        )
+    console = Console(stderr=True)
+    console.print(table)
+    seconds = "  ".join(f"{stage} {value:.2f} s" for stage, value in report.seconds.items())
+    console.print(f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False)
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Progress]:
+    """Show a bar on stderr while the stages run; nothing where stderr is no terminal."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda stage, share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    # What each stage is of the whole, measured on an 18-megapixel bracket.
+    parts = {"read": 0.2, "align": 0.2, "deghost": 0.1, "merge": 0.25, "write": 0.25}
+    columns = TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("read", total=1.0)
+
+        def show(stage: str, share: float) -> None:
+            before = sum(
+                part for name, part in parts.items() if list(parts).index(name) < list(parts).index(stage)
+            )
+            bar.update(task, description=stage, completed=before + parts[stage] * share)
+
+        yield show
