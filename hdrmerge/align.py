@@ -4,8 +4,8 @@ A frame's tones are replaced by their rank within the frame: exposure and respon
 monotone, so ranks of static content agree between frames, and tones that one of the two has
 clipped are cut from both. On these rank pictures
 
-    SIFT features (Lowe 2004) -> MAGSAC++ (Barath et al. 2020)      where the frame roughly lies
-    pyramidal Lucas-Kanade tracks (Bouguet 2001) -> MAGSAC++        to a small fraction of a pixel
+    pyramidal Lucas-Kanade tracks (Bouguet 2001) -> MAGSAC++ (Barath et al. 2020)
+    where they get lost, SIFT features (Lowe 2004) -> MAGSAC++ first, then tracks from there
 
 and of the homography, the similarity, the translation and the identity that one wins that explains
 the tracks best for the freedom it takes (geometric robust information criterion, Torr 1998).
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import cv2
@@ -32,6 +33,8 @@ MODELS: tuple[Model, ...] = ("none", "translation", "similarity", "homography")
 Matrix = NDArray[np.float64]
 
 FEATURE_PIXELS = 400_000  # size of the picture that SIFT sees
+BLACK = 0.0008  # linear level, about code 3 of 255 in sRGB: darker tones are noise and rounding
+CONVINCING = 0.5  # share of tracks that must agree where no features are to be asked
 STILL = 0.25  # [px of the frame] a motion nowhere larger than this is none
 TRACK_ERROR = 0.1  # [px of the proxy] least standard error of a track
 OUTLIER = 3.0  # [standard errors] a track farther off is something that moved
@@ -76,16 +79,14 @@ def align(proxies: Sequence[Proxy], reference: int, model: Model = "homography")
     return [verdicts.get(i, unmoved) for i in range(len(proxies))]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _RankPicture:
-    """A proxy's tones as ranks 0..1 within the frame, and the tones that are not black or clipped."""
+    """A proxy's tones as ranks 0..1 within the frame; below ``low`` is black, from ``high`` on clipped."""
 
     rank: Float
     low: float
     high: float
     factor: int
-    keypoints: NDArray[np.float32]  # (K, 2) in proxy pixels
-    descriptors: Float | None
 
     @classmethod
     def of(cls, proxy: Proxy) -> _RankPicture:
@@ -95,25 +96,30 @@ class _RankPicture:
         # A tone's rank is the share of pixels darker than it; the square root spreads dark tones.
         tone = np.clip(np.sqrt(np.maximum(light, 0.0)) * 65535.0, 0, 65535).astype(np.uint16)
         counts = np.bincount(tone.ravel(), minlength=65536)
-        below = (np.cumsum(counts) - counts) / tone.size
-        rank = below.astype(np.float32).take(tone)
-        keypoints, descriptors = _features(rank)
-        black = int(np.flatnonzero(counts)[0])
-        low = float((counts[: black + 1].sum()) / tone.size)
-        return cls(
-            rank, low, float(below[65535]) if counts[65535] else 1.0, proxy.factor, keypoints, descriptors
-        )
+        darker = ((np.cumsum(counts) - counts) / tone.size).astype(np.float32)
+        low, high = float(darker[int(BLACK**0.5 * 65535)]), float(darker[65535])
+        return cls(darker.take(tone), low, high if counts[65535] else 1.0, proxy.factor)
+
+    @cached_property
+    def features(self) -> tuple[Array, Array | None]:
+        """SIFT keypoints (K, 2) in proxy pixels and their descriptors, None where there are none."""
+        scale = min(1.0, (FEATURE_PIXELS / self.rank.size) ** 0.5)
+        small = cv2.resize(self.rank, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        sift = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
+        points, descriptors = sift.detectAndCompute((small * 255).astype(np.uint8), None)
+        at = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+        return (at + 0.5) / scale - 0.5, descriptors
 
 
-def _features(rank: Float) -> tuple[NDArray[np.float32], Float | None]:
-    scale = min(1.0, (FEATURE_PIXELS / rank.size) ** 0.5)
-    picture = (
-        rank if scale == 1.0 else cv2.resize(rank, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    )
-    sift = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
-    points, descriptors = sift.detectAndCompute((picture * 255).astype(np.uint8), None)
-    at = np.array([p.pt for p in points], np.float32).reshape(-1, 2)
-    return ((at + 0.5) / scale - 0.5).astype(np.float32), descriptors
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A motion fitted to tracks: ``inliers`` of them, their ``share``, their median ``residual`` [px]."""
+
+    model: Model
+    matrix: Matrix
+    inliers: int = 0
+    share: float = 0.0
+    residual: float | None = None
 
 
 def _align_pair(reference: _RankPicture, frame: _RankPicture, allowed: Model) -> Alignment:
@@ -121,23 +127,16 @@ def _align_pair(reference: _RankPicture, frame: _RankPicture, allowed: Model) ->
     if high - low < MIN_COMMON:
         return Alignment("none", np.eye(3), note="too few tones in common with the reference to align")
     still, moving = _stretched(reference.rank, low, high), _stretched(frame.rank, low, high)
-    start = _from_features(reference, frame)
-    found = _refined(still, moving, start, allowed)
-    if found is None and start is not None:
-        found = _refined(still, moving, None, allowed)
-    factor = float(reference.factor)
-    (model, matrix, inliers, residual), likeness = _elect(still, moving, found, factor)
-    verdict = Alignment(
-        model,
-        _at_full_size(matrix, factor),
-        inliers,
-        None if residual is None else round(residual * factor, 3),
-    )
+    # Most cameras hardly moved: tracks from where things were. Features where those get lost.
+    fits = _refined(still, moving, np.eye(3), allowed)
+    if not fits or fits[0].share < CONVINCING or fits[0].inliers < MIN_INLIERS["homography"]:
+        start = _from_features(reference, frame)
+        fits = (_refined(still, moving, start, allowed) if start is not None else []) or fits
+    chosen, likeness = _elect(still, moving, fits, reference.factor)
     if likeness is not None and likeness < MIN_LIKENESS:
-        return Alignment(
-            "none", np.eye(3), inliers, verdict.residual, False, "shows something else than the reference"
-        )
-    return verdict
+        return Alignment("none", np.eye(3), used=False, note="shows something else than the reference")
+    residual = None if chosen.residual is None else round(chosen.residual * reference.factor, 3)
+    return Alignment(chosen.model, _at_full_size(chosen.matrix, reference.factor), chosen.inliers, residual)
 
 
 def _stretched(rank: Float, low: float, high: float) -> Array:
@@ -146,45 +145,42 @@ def _stretched(rank: Float, low: float, high: float) -> Array:
 
 
 def _from_features(reference: _RankPicture, frame: _RankPicture) -> Matrix | None:
-    """Return the homography that SIFT matches support, None where there are too few."""
-    a, b = reference.descriptors, frame.descriptors
+    """Return the homography that SIFT matches support, the similarity where they are few, or None."""
+    (here, a), (there, b) = reference.features, frame.features
     if a is None or b is None or len(a) < 8 or len(b) < 8:
         return None
     pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(a, b, k=2)
-    good = [p[0] for p in pairs if len(p) == 2 and p[0].distance < 0.8 * p[1].distance]
+    good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.8 * pair[1].distance]
     if len(good) < MIN_INLIERS["similarity"]:
         return None
-    source = reference.keypoints[[m.queryIdx for m in good]]
-    target = frame.keypoints[[m.trainIdx for m in good]]
+    source, target = here[[m.queryIdx for m in good]], there[[m.trainIdx for m in good]]
+    shape = reference.rank.shape
     matrix, mask = cv2.findHomography(source, target, cv2.USAC_MAGSAC, 3.0, maxIters=5000)
-    if matrix is not None and mask.sum() >= MIN_INLIERS["homography"] and _sane(matrix, reference.rank.shape):
+    if matrix is not None and mask.sum() >= MIN_INLIERS["homography"] and _sane(matrix, shape):
         return np.asarray(matrix, np.float64)
     matrix, mask = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0)
     if matrix is None or mask.sum() < MIN_INLIERS["similarity"]:
         return None
     similarity = np.vstack([matrix, [0, 0, 1]])
-    return similarity if _sane(similarity, reference.rank.shape) else None
+    return similarity if _sane(similarity, shape) else None
 
 
-_Candidate = tuple[Model, Matrix, int, float | None]
-
-
-def _refined(still: Array, moving: Array, start: Matrix | None, allowed: Model) -> list[_Candidate] | None:
+def _refined(still: Array, moving: Array, start: Matrix, allowed: Model) -> list[_Fit]:
     """Track points from the reference into the frame and fit every allowed model to the tracks.
 
     The second round starts from the first one's answer, where the tracks have nowhere far to go.
-    Returns candidates, best first, None where the tracks support none.
+    Returns fits, best first, none where the tracks support none.
     """
-    candidates: list[_Candidate] | None = None
-    for levels in (3, 1) if start is not None else (5, 2):
-        tracks = _tracked(still, moving, np.eye(3) if start is None else start, levels)
+    fits: list[_Fit] = []
+    for levels in (4, 1):
+        tracks = _tracked(still, moving, start, levels)
         if tracks is None:
             break
-        candidates = _fitted(*tracks, still.shape, allowed) or candidates
-        if candidates is None:
+        fits = _fitted(*tracks, still.shape, allowed) or fits
+        if not fits:
             break
-        start = candidates[0][1]
-    return candidates
+        start = fits[0].matrix
+    return fits
 
 
 def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[Array, Array] | None:
@@ -209,64 +205,53 @@ def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[A
     return points.reshape(-1, 2)[good], target[good]
 
 
-def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model) -> list[_Candidate] | None:
+def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model) -> list[_Fit]:
     """Fit the models that are allowed and supported to tracks; return them, best explanation first."""
-    fits: list[_Candidate] = []
-    general = MODELS.index(allowed)
     shift = np.median(target - source, axis=0)
-    _add(
-        fits,
-        "translation",
-        np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]]),
-        source,
-        target,
-        shape,
-    )
+    proposals: dict[Model, Any] = {"translation": np.array([[1, 0, shift[0]], [0, 1, shift[1]]])}
+    general = MODELS.index(allowed)
     if general >= 2 and len(source) >= MIN_INLIERS["similarity"]:
-        matrix, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=0.7)
-        if matrix is not None:
-            _add(fits, "similarity", np.vstack([matrix, [0, 0, 1]]), source, target, shape)
+        proposals["similarity"], _ = cv2.estimateAffinePartial2D(
+            source, target, method=cv2.RANSAC, ransacReprojThreshold=0.7
+        )
     if general >= 3 and len(source) >= MIN_INLIERS["homography"]:
-        matrix, _ = cv2.findHomography(source, target, cv2.USAC_MAGSAC, 0.7, maxIters=5000)
-        if matrix is not None:
-            _add(fits, "homography", np.asarray(matrix, np.float64), source, target, shape)
+        proposals["homography"], _ = cv2.findHomography(source, target, cv2.USAC_MAGSAC, 0.7, maxIters=5000)
+    fits, distances = [], {}
+    for model, matrix in proposals.items():
+        if matrix is None:
+            continue
+        square = np.asarray(matrix if len(matrix) == 3 else np.vstack([matrix, [0, 0, 1]]), np.float64)
+        distance = np.linalg.norm(_apply(square, source) - target, axis=1)
+        inliers = distance < 1.0
+        if (count := int(inliers.sum())) >= MIN_INLIERS[model] and _sane(square, shape):
+            fits.append(_Fit(model, square, count, count / len(source), float(np.median(distance[inliers]))))
+            distances[model] = distance
     if not fits:
-        return None
-    error = max(TRACK_ERROR, 1.2 * min(fit[3] or 0.0 for fit in fits if fit[2] >= 0.8 * fits[-1][2]))
+        return []
+    most = max(fit.inliers for fit in fits)
+    error = max(TRACK_ERROR, 1.2 * min(fit.residual or 0.0 for fit in fits if fit.inliers >= 0.8 * most))
 
-    def criterion(fit: _Candidate) -> float:
-        distance = np.minimum(np.linalg.norm(_apply(fit[1], source) - target, axis=1) / error, OUTLIER)
-        return float(distance @ distance + FREEDOM[fit[0]] * np.log(4 * len(source)))
+    def criterion(fit: _Fit) -> float:
+        off = np.minimum(distances[fit.model] / error, OUTLIER)
+        return float(off @ off + FREEDOM[fit.model] * np.log(4 * len(source)))
 
     return sorted(fits, key=criterion)
 
 
-def _add(
-    fits: list[_Candidate], model: Model, matrix: Matrix, source: Array, target: Array, shape: tuple[int, ...]
-) -> None:
-    distance = np.linalg.norm(_apply(matrix, source) - target, axis=1)
-    inliers = distance < 1.0
-    count = int(inliers.sum())
-    if count >= MIN_INLIERS[model] and _sane(matrix, shape):
-        fits.append((model, matrix, count, float(np.median(distance[inliers]))))
-
-
-def _elect(
-    still: Array, moving: Array, fits: list[_Candidate] | None, factor: float
-) -> tuple[_Candidate, float | None]:
-    """Return the best candidate or the identity, and how alike the pictures then are."""
-    identity: _Candidate = ("none", np.eye(3), 0, None)
-    plain = _likeness(still, moving, identity[1])
+def _elect(still: Array, moving: Array, fits: list[_Fit], factor: int) -> tuple[_Fit, float | None]:
+    """Return the best fit or the identity, and how alike the pictures then are."""
+    identity = _Fit("none", np.eye(3))
+    plain = _likeness(still, moving, identity.matrix)
     if not fits:
-        return identity, None
+        return identity, plain
     best = fits[0]
-    general = _likeness(still, moving, best[1])
     height, width = still.shape
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height], [width / 2, height / 2]], float)
-    still_stands = np.abs(_apply(best[1], corners) - corners).max() <= STILL / factor
-    if still_stands or (plain is not None and general is not None and general < plain + 0.002):
-        return (*identity[:2], best[2], best[3]), plain
-    return best, general
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    unmoved = np.abs(_apply(best.matrix, corners) - corners).max() <= STILL / factor
+    moved = _likeness(still, moving, best.matrix)
+    if unmoved or (plain is not None and moved is not None and moved < plain + 0.002):
+        return replace(best, model="none", matrix=np.eye(3)), plain
+    return best, moved
 
 
 def _likeness(still: Array, moving: Array, matrix: Matrix) -> float | None:
@@ -288,7 +273,7 @@ def _likeness(still: Array, moving: Array, matrix: Matrix) -> float | None:
     block = max(8, min(height, width) // 24)
     size = (max(width // block, 1), max(height // block, 1))
     aa, bb, ab = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (a * a, b * b, a * b))
-    textured = (aa > 1.0) & (bb > 1.0)
+    textured = (aa > 4.0) & (bb > 4.0)
     if textured.sum() < 8:
         return None
     return float(np.median(ab[textured] / np.sqrt(aa[textured] * bb[textured])))
@@ -321,7 +306,7 @@ def _apply(matrix: Any, points: Array) -> Array:
     return np.asarray(moved[:, :2] / moved[:, 2:], np.float64)
 
 
-def _at_full_size(matrix: Matrix, factor: float) -> Matrix:
+def _at_full_size(matrix: Matrix, factor: int) -> Matrix:
     """Take a matrix between proxies to one between frames; block k is centred at k f + (f - 1) / 2."""
     if np.array_equal(matrix, np.eye(3)):
         return np.eye(3)

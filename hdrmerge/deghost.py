@@ -17,6 +17,7 @@ too small to bend a polynomial through the tones of the whole picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -54,100 +55,99 @@ def deghost(
     reference: int,
 ) -> Ghosts:
     """Compare every aligned frame with the reference and return the trust in each."""
-    base = proxies[reference]
-    known = _Yardstick.of(base, noises[reference])
     trust: list[Trust | None] = [None] * len(proxies)
     share = [0.0] * len(proxies)
     others = [i for i in range(len(proxies)) if i != reference and alignments[i].used]
-    for i in sorted(others, key=lambda i: abs(np.log2(exposures[i] / exposures[reference]))):
-        ratio = float(exposures[i] / exposures[reference])
-        view = _View.of(proxies[i], alignments[i], noises[i], ratio)
-        belief = known.trust_in(view)
-        known.learn(view, belief)
-        trust[i] = (belief * 255.0 + 0.5).astype(np.uint8)
-        share[i] = float(np.mean((belief < 0.5) & view.usable))
+    with ThreadPoolExecutor() as pool:
+        known = _Yardstick.of(proxies[reference], noises[reference], pool)
+        for i in sorted(others, key=lambda i: abs(np.log2(exposures[i] / exposures[reference]))):
+            ratio = float(exposures[i] / exposures[reference])
+            view = _View.of(proxies[i], alignments[i], noises[i], ratio)
+            belief = known.trust_in(view)
+            known.learn(view, belief)
+            trust[i] = (belief * 255.0 + 0.5).astype(np.uint8)
+            share[i] = float(np.mean((belief < 0.5) & view.usable))
     return Ghosts(trust, share)
 
 
 @dataclass(eq=False)
 class _View:
-    """A frame's proxy in the reference's geometry and radiance scale."""
+    """A frame's proxy in the reference's geometry and radiance scale; planes (h, w) of R, G, B."""
 
-    radiance: Float
-    variance: Float
+    radiance: list[Float]
+    variance: list[Float]
     usable: Mask  # inside the frame and not clipped
 
     @classmethod
     def of(cls, proxy: Proxy, alignment: Alignment, noise: NoiseModel, ratio: float) -> _View:
-        linear, clipped = proxy.linear, proxy.clipped.astype(np.uint8)
-        height, width = clipped.shape
-        inside = np.full((height, width), 255, np.uint8)
+        linear, usable = proxy.linear, ~proxy.clipped
         if not alignment.is_identity:
+            height, width = usable.shape
             matrix = _at_proxy_size(alignment.matrix, proxy.factor)
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            size = (width, height)
+            flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (width, height)
             linear = cv2.warpPerspective(linear, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            clipped = cv2.warpPerspective(cv2.dilate(clipped, np.ones((3, 3))), matrix, size, flags=flags)
-            inside = cv2.warpPerspective(inside, matrix, size, flags=flags)
-        usable = (clipped == 0) & (inside == 255)
-        return cls(
-            linear / np.float32(ratio), _variance(linear, noise, proxy.factor) / np.float32(ratio**2), usable
-        )
+            safe = cv2.erode(usable.astype(np.uint8) * 255, np.ones((3, 3)), borderValue=255)
+            usable = cv2.warpPerspective(safe, matrix, size, flags=flags) == 255
+        planes = [plane * np.float32(1 / ratio) for plane in cv2.split(linear)]
+        return cls(planes, [_variance(plane, noise, proxy.factor, ratio) for plane in planes], usable)
 
 
 @dataclass(eq=False)
 class _Yardstick:
     """What is known of the scene so far: the reference, and trusted frames where it is clipped."""
 
-    radiance: Float
-    variance: Float
+    radiance: list[Float]
+    variance: list[Float]
     clipped: Mask
     factor: int
+    pool: ThreadPoolExecutor
 
     @classmethod
-    def of(cls, proxy: Proxy, noise: NoiseModel) -> _Yardstick:
-        return cls(
-            proxy.linear.copy(),
-            _variance(proxy.linear, noise, proxy.factor),
-            proxy.clipped.copy(),
-            proxy.factor,
-        )
+    def of(cls, proxy: Proxy, noise: NoiseModel, pool: ThreadPoolExecutor) -> _Yardstick:
+        planes = list(cv2.split(proxy.linear))
+        variances = [_variance(plane, noise, proxy.factor, 1.0) for plane in planes]
+        return cls(planes, variances, proxy.clipped.copy(), proxy.factor, pool)
 
     def trust_in(self, view: _View) -> Float:
         """Return the trust in a view, (h, w) in [0, 1]."""
-        deviation = np.zeros(self.clipped.shape, np.float32)
-        for c in range(3):
-            known, seen = self.radiance[..., c], view.radiance[..., c]
-            variance = self.variance[..., c] + view.variance[..., c]
-            tone = _ToneDifference.between(known, seen, variance, ~self.clipped, view.usable)
-            stops, spread = tone.at(known)
-            seen = seen * np.exp2(-stops)
-            difference = seen - known
-            # Where the yardstick is clipped the scene is at least that bright: only darker is a ghost.
-            bound = self.clipped & (known > NEAR_CLIP)
-            difference = np.where(bound, np.minimum(difference, 0.0), difference)
-            sigma2 = variance + np.square(spread) * known * seen + np.square(EDGE * _steepness(known))
-            np.maximum(deviation, np.square(difference) / sigma2, out=deviation)
+        deviations = list(self.pool.map(lambda channel: self._deviation(view, channel), range(3)))
+        deviation = np.maximum(np.maximum(deviations[0], deviations[1]), deviations[2])
         deviation[~view.usable] = 0.0
-        pool = 5 if self.factor == 1 else 3
-        deviation = cv2.blur(np.minimum(deviation, 4 * CERTAIN**2), (pool, pool))
+        pooled = 5 if self.factor == 1 else 3
+        deviation = cv2.blur(np.minimum(deviation, 4 * CERTAIN**2), (pooled, pooled))
         ghost = _connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
         # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
         ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
         return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)
 
+    def _deviation(self, view: _View, channel: int) -> Float:
+        """Return the squared difference of a channel, in units of what is no ghost."""
+        known, seen = self.radiance[channel], view.radiance[channel]
+        variance = self.variance[channel] + view.variance[channel]
+        tone = _ToneDifference.between(known, seen, variance, ~self.clipped, view.usable)
+        correction, spread2 = tone.at(known)
+        seen = seen * correction
+        difference = seen - known
+        # Where the yardstick is clipped the scene is at least that bright: only darker is a ghost.
+        np.minimum(difference, 0.0, out=difference, where=self.clipped & (known > NEAR_CLIP))
+        variance += spread2 * known * seen
+        variance += np.square(EDGE * _steepness(known))
+        return np.asarray(np.square(difference) / variance, np.float32)
+
     def learn(self, view: _View, belief: Float) -> None:
         """Let a trusted view sharpen the yardstick, and fill it where it was clipped."""
         trusted = (belief > 0.9) & view.usable
         fill = trusted & self.clipped
-        blend = trusted & ~self.clipped
-        weight = self.variance / (self.variance + view.variance)
-        np.copyto(
-            self.radiance, self.radiance + weight * (view.radiance - self.radiance), where=blend[..., None]
-        )
-        np.copyto(self.variance, self.variance * (1 - weight), where=blend[..., None])
-        np.copyto(self.radiance, view.radiance, where=fill[..., None])
-        np.copyto(self.variance, view.variance, where=fill[..., None])
+
+        def learn_channel(channel: int) -> None:
+            mine, theirs = self.variance[channel], view.variance[channel]
+            weight = mine / (mine + theirs) * trusted
+            self.radiance[channel] += weight * (view.radiance[channel] - self.radiance[channel])
+            mine *= 1 - weight
+            np.copyto(self.radiance[channel], view.radiance[channel], where=fill)
+            np.copyto(mine, theirs, where=fill)
+
+        list(self.pool.map(learn_channel, range(3)))
         self.clipped &= ~fill
 
 
@@ -192,14 +192,12 @@ class _ToneDifference:
         return cls(tones, stops, np.clip(np.array(scatter) * np.log(2), RELATIVE, MAX_SPREAD))
 
     def at(self, known: Float) -> tuple[Float, Float]:
-        """Return the difference [stops] and the relative scatter at each pixel's tone."""
+        """Return the factor that undoes the difference, and the squared scatter, at each pixel's tone."""
         steps = np.arange(-16.0, 8.0, 0.125)
-        index = np.clip((np.log2(np.maximum(known, np.float32(2**-16))) + 16) * 8, 0, len(steps) - 1).astype(
-            np.intp
-        )
-        tables = [
-            np.interp(steps, self.tones, values).astype(np.float32) for values in (self.stops, self.spread)
-        ]
+        tone = (np.log2(np.maximum(known, np.float32(2**-16))) + 16) * 8
+        index = np.minimum(tone, np.float32(len(steps) - 1)).astype(np.uint8)
+        stops, spread = (np.interp(steps, self.tones, values) for values in (self.stops, self.spread))
+        tables = np.exp2(-stops).astype(np.float32), np.square(spread).astype(np.float32)
         return tables[0].take(index), tables[1].take(index)
 
 
@@ -211,9 +209,11 @@ def _connected(possible: Mask, certain: Mask) -> NDArray[np.uint8]:
     return np.asarray((votes >= SMALLEST).astype(np.uint8).take(labels))
 
 
-def _variance(linear: Float, noise: NoiseModel, factor: int) -> Float:
+def _variance(radiance: Float, noise: NoiseModel, factor: int, ratio: float) -> Float:
+    """Return the variance in radiance of block averages of a frame exposed ``ratio`` times the reference."""
     # Demosaicing and JPEG correlate neighbours, so an average of n pixels counts as n / 2.
-    return np.asarray(noise.variance(linear) / max(1.0, factor**2 / 2), np.float32)
+    count = max(1.0, factor**2 / 2)
+    return NoiseModel(noise.photon / (ratio * count), noise.read / (ratio * count**0.5)).variance(radiance)
 
 
 def _steepness(radiance: Float) -> Float:

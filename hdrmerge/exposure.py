@@ -200,4 +200,7 @@ class NoiseModel:
 
     def variance(self, linear: Float) -> Float:
         """Return the variance of a linear signal, same shape, relative to saturation squared."""
-        return np.asarray(self.photon * np.maximum(linear, 0.0) + self.read**2, dtype=np.float32)
+        signal = np.maximum(linear, np.float32(0.0))
+        signal *= np.float32(self.photon)
+        signal += np.float32(self.read**2)
+        return np.asarray(signal, dtype=np.float32)

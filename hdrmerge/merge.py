@@ -122,27 +122,14 @@ class _Input:
         """Return the trust in a tile at full size, bilinear between proxy pixels."""
         if self.trust is None:
             return None
-        height, width = self.trust.shape
-        fy, fx = self.frame.height // height, self.frame.width // width
-        factor = max(1, min(fy, fx))
-        if factor == 1:
-            patch = self.trust[min(top, height - 1) : bottom, min(left, width - 1) : right]
-            patch = cv2.copyMakeBorder(
-                patch,
-                0,
-                bottom - top - patch.shape[0],
-                0,
-                right - left - patch.shape[1],
-                cv2.BORDER_REPLICATE,
-            )
-        else:
-            half = (factor - 1) / 2
-            shrink = np.array(
-                [[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]]
-            )
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            size = (right - left, bottom - top)
-            patch = cv2.warpAffine(self.trust, shrink, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        factor = self.frame.height // self.trust.shape[0]
+        patch = self.trust[max(top // factor - 1, 0) : bottom // factor + 2]
+        if patch[:, max(left // factor - 1, 0) : right // factor + 2].min(initial=255) == 255:
+            return None
+        half = (factor - 1) / 2
+        inward = np.array([[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]])
+        flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (right - left, bottom - top)
+        patch = cv2.warpAffine(self.trust, inward, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         belief = patch * np.float32(1 / 255)
         return np.asarray(np.where(belief > DISTRUST, belief, 0.0), np.float32)
 
