@@ -35,23 +35,24 @@ from hdrmerge.simulate_raw import write_dngs
 
 SIZE = (1000, 1500)
 STILL = Shake()
+CONTRAST = 200  # of the ramp: 0.02 to 4 units
 MARGIN = 60  # [px] left out at the border of shaken brackets
 
 
 def ramp_bracket(
     shake: Any = STILL, top: float = 4.0, soft: float = 0.0, camera: Camera | None = None
 ) -> Simulated:
-    """Return three frames 3 stops apart of a ramp over 0.02 to ``top``, in the reference's white.
+    """Return three frames 3 stops apart of a ramp over ``top`` / 200 to ``top``, in the reference's white.
 
     ``soft`` is the sigma [px] of a blur, for RAW: how well a demosaicing guesses is another matter
     than whether a merge is true.
     """
     rng = np.random.default_rng(1)
-    scene = ramp_scene(2 * SIZE[0], 2 * SIZE[1], rng, low=0.02, high=top)
+    scene = ramp_scene(2 * SIZE[0], 2 * SIZE[1], rng, low=top / CONTRAST, high=top)
     if soft:
         scene = np.exp(cv2.GaussianBlur(np.log(scene), (0, 0), 2 * soft))
     middle = scene[SIZE[0] // 2 : -SIZE[0] // 2, SIZE[1] // 2 : -SIZE[1] // 2]
-    scene = np.clip(scene * np.float32(top / middle.max()), 0.02, None)
+    scene = scene * np.float32(top / middle.max())
     share = float(np.mean(middle.max(axis=-1) * np.float32(top / middle.max()) >= 1.0))
     return simulate_bracket(
         scene, rng, size=SIZE, step_ev=3.0, shake=shake, saturated_share=share, camera=camera
@@ -59,10 +60,17 @@ def ramp_bracket(
 
 
 def radiometry(result: np.ndarray, truth: np.ndarray, margin: int = 0) -> dict[str, float]:
+    """Return the error of pixels and, without their noise, of blocks of 16 x 16."""
     inner = (slice(margin, -margin or None),) * 2
     return {
         "ev_rms": ev_rms(result[inner], truth[inner]),
         "slope": log_log_slope(result[inner], truth[inner]),
+        "blocks_ev": ev_rms(
+            *(
+                cv2.resize(x[inner], None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
+                for x in (result, truth)
+            )
+        ),
         "scale_ev": float(np.median(np.log2(np.maximum(result[inner], 1e-6) / truth[inner]))),
     }
 
@@ -91,9 +99,14 @@ def static_rows(folder: Path) -> dict[str, dict[str, float]]:
         np.eye(3),
         homography(SIZE, rotation=-0.5, shift=(0.0, -20.0)),
     ]
-    for name, shake, margin in (("static JPEG", Shake(), 0), ("JPEG turned 0.5 deg, 20 px", turned, MARGIN)):
-        sim = ramp_bracket(shake)
-        result, report = merge_bracket(write_jpegs(sim, folder / name))
+    for name, shake, margin, soft, quality in (
+        ("JPEG 95, soft", STILL, 0, 3.0, 95),
+        ("JPEG 98, textured", STILL, 0, 0.0, 98),
+        ("JPEG 95, textured", STILL, 0, 0.0, 95),
+        ("JPEG 95, turned 0.5 deg, 20 px", turned, MARGIN, 0.0, 95),
+    ):
+        sim = ramp_bracket(shake, soft=soft)
+        result, report = merge_bracket(write_jpegs(sim, folder / name, quality=quality))
         rows[name] = radiometry(result.pixels, sim.truth, margin)
         rows[name]["registration_px"] = registration(report, sim)
         rows[name]["ghost_share"] = max(report.ghost_shares)

@@ -27,8 +27,8 @@ def vector(*xyz: float):
 
 
 SAMPLES = 24  # paths a pixel
-WHITE = 2.5  # radiance that saturates the middle frame
-BALL_POSITIONS = ((-0.95, 0.21, 2.45), (-0.50, 0.21, 2.35), (-0.05, 0.21, 2.25))  # [m]; height = radius
+WHITE = 2.2  # radiance that saturates the middle frame
+BALL_POSITIONS = ((-1.05, 0.21, 2.45), (-0.62, 0.21, 2.38), (-0.20, 0.21, 2.30))  # [m]; height = radius
 MARGIN = 0.04  # rendered beyond each edge of the photograph for the shaking hand, relative to its size
 CAMERA, FOCAL, HORIZON = vector(0.25, 1.36, -2.2), 0.80, 0.45  # [m]; / width; / height, from the top
 WALL, DEPTH = 4.6, 0.42  # the wall with the arches: z of its inner face, and its thickness [m]
@@ -74,10 +74,10 @@ NOISE = _noise_tile()
 
 def noise(u, v):
     """Interpolate the noise tile, about 0 to 1; one unit of u or v holds eight of its largest blobs."""
-    x, y = u * 1024, v * 1024
-    i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-    x, y = (x - i).astype(np.float32), (y - j).astype(np.float32)
-    left, right, up, down = i & 1023, (i + 1) & 1023, (j & 1023) * 1024, ((j + 1) & 1023) * 1024
+    x, y = (u - np.floor(u)) * 1023.99, (v - np.floor(v)) * 1023.99
+    left, up = x.astype(np.int32), y.astype(np.int32)
+    x, y, right, down = x - left, y - up, (left + 1) & 1023, ((up + 1) & 1023) * 1024
+    up = up * 1024
     upper = mix(NOISE.take(up + left), NOISE.take(up + right), x)
     return mix(upper, mix(NOISE.take(down + left), NOISE.take(down + right), x), y)
 
@@ -88,6 +88,7 @@ def noise(u, v):
 def plaster(p):
     u, v = p[0] + p[2], p[1]
     tone = 0.66 + 0.3 * (noise(u * 0.13, v * 0.13) - 0.5) + 0.25 * (noise(u * 0.7, v * 0.7 + 0.3) - 0.5)
+    tone = tone + 0.2 * (noise(u * 3.5, v * 3.5) - 0.5)
     tone = tone * np.where(np.abs(v - 0.95) < 0.012, 0.4, 1)
     return np.where(v < 0.95, vector(0.62, 0.34, 0.23), vector(0.86, 0.73, 0.55)) * tone
 
@@ -109,7 +110,7 @@ def rug(p):
     figure = (np.floor(3.2 * (x + z)) + np.floor(3.2 * (x - z))) % 3
     dyes = np.float32([[0.32, 0.04, 0.03], [0.035, 0.05, 0.12], [0.50, 0.34, 0.17], [0.26, 0.025, 0.02]]).T
     dye = np.where(rim < -0.14, figure, np.where((rim > -0.11) & (rim < -0.05), 2, 3)).astype(int)
-    return dyes[:, dye] * (0.6 + 0.8 * noise(p[0] * 3, p[2] * 3))
+    return dyes[:, dye] * (0.6 + 0.8 * noise(p[0] * 8, p[2] * 8))
 
 
 def wood(p):
@@ -121,15 +122,6 @@ def wood(p):
 
 def posts(p):
     return wood(np.stack([p[2], p[0], p[1]]))
-
-
-def painting(p):
-    """A seascape in oil, framed, on the left wall."""
-    y, z = p[1], p[2]
-    sky = mix(vector(0.75, 0.45, 0.18), vector(0.12, 0.22, 0.42), step(1.6, 2.1, y + 0.4 * noise(z * 0.3, y)))
-    sea = mix(vector(0.05, 0.12, 0.16), vector(0.6, 0.4, 0.2), step(0.5, 0.75, noise(z * 0.2, y * 1.5)))
-    canvas = np.maximum(np.abs(z - 3.9) - 0.36, np.abs(y - 1.75) - 0.27) < 0
-    return np.where(canvas, np.where(y > 1.7, sky, sea), vector(0.55, 0.36, 0.12))
 
 
 def paint(*rgb: float) -> Callable:
@@ -160,7 +152,6 @@ def stripes(center) -> Callable:
 class Shape:
     albedo: Callable
     gloss: float = 0.0  # reflectance at normal incidence; 1 is a mirror
-    glass: bool = False
     light: float = 0.0
 
 
@@ -190,6 +181,9 @@ class Sphere(Shape):
     radius: float
     dome: bool = False  # keep the upper half alone
 
+    def __post_init__(self):
+        self.low, self.high = self.center - self.radius, self.center + self.radius
+
     def hit(self, origin, direction, inverse):
         to = self.center - origin
         middle = dot(to, direction)
@@ -215,7 +209,8 @@ def is_open(x, y):
     return (x * x + up * up < HALF**2) & (y > SILL)
 
 
-class ArchWall(Shape):
+@dataclass(kw_only=True)
+class ArchWall(Box):
     def hit(self, origin, direction, inverse):
         a, b = (WALL - origin[2]) * inverse[2], (WALL + DEPTH - origin[2]) * inverse[2]
         near, far = np.minimum(a, b), np.maximum(a, b)
@@ -251,26 +246,28 @@ def furnish(ball_position) -> list:
     """Return the room as groups of shapes; each group but the first is skipped by rays that miss it."""
     rng = np.random.default_rng(5)
     end = WALL + DEPTH
-    walls = [ArchWall(albedo=plaster), box(tiles, (-4, -1, -4), (4, 0, end), gloss=0.025),
-             box(wood, (-4, 3.05, -4), (4, 4, end)), box(plaster, (-4, 0, -4), (4, 4, -3)),
-             box(plaster, (-4, 0, -4), (-3.05, 4, end)), box(plaster, (3.05, 0, -4), (4, 4, end)),
+    walls = [ArchWall(albedo=plaster, low=vector(-4, 0, WALL), high=vector(4, 4, end)),
+             box(tiles, (-4, -1, -4), (4, 0, end), gloss=0.025),
+             box(wood, (-4, 3.05, -4), (4, 4, end)),
+             box(plaster, (-4, 0, -4), (4, 4, -3)),
+             box(plaster, (-4, 0, -4), (-3.05, 4, end)),
+             box(plaster, (3.05, 0, -4), (4, 4, end)),
              box(rug, (0.0, -1, 0.55), (2.3, 0.008, 2.05))]  # fmt: skip
     beams = [box(wood, (x - 0.08, 2.86, -3), (x + 0.08, 3.05, WALL)) for x in np.linspace(-2.7, 2.7, 7)]
     table = [box(wood, (-2.85, 0.70, 2.5), (-1.65, 0.75, 3.6), gloss=0.04)]
     table += [box(posts, (x, 0, z), (x + 0.07, 0.70, z + 0.07)) for x in (-2.8, -1.77) for z in (2.55, 3.48)]
     table += [ball(paint(0.95, 0.93, 0.88), (-1.98, 0.88, 2.85), 0.13, gloss=1.0),
               ball(paint(0.55, 0.03, 0.02), (-2.32, 0.86, 2.75), 0.11, gloss=0.05),
-              ball(paint(1, 1, 1), (-1.92, 0.87, 3.25), 0.12, glass=True),
               ball(paint(0.80, 0.36, 0.04), (-2.12, 0.80, 2.62), 0.05),
               ball(paint(0.80, 0.42, 0.05), (-2.20, 0.80, 2.58), 0.05),
               box(paint(0.05, 0.16, 0.22), (-2.72, 0.75, 3.00), (-2.38, 0.80, 3.45)),
               box(paint(0.45, 0.09, 0.06), (-2.70, 0.80, 3.03), (-2.42, 0.84, 3.42)),
               box(paint(0.62, 0.50, 0.30), (-2.68, 0.84, 3.02), (-2.40, 0.875, 3.38))]  # fmt: skip
-    x, y, z = LAMP[:, 0]
+    flex = vector(0.006, 0.0, 0.006)
     lamp = [Sphere(albedo=paint(1, 1, 1), center=LAMP, radius=LAMP_RADIUS, light=1.0),
             Sphere(albedo=paint(0.03, 0.07, 0.05), center=LAMP, radius=0.2, dome=True),
-            box(paint(0.03, 0.03, 0.03), (x - 0.006, y + 0.19, z - 0.006), (x + 0.006, 3.05, z + 0.006))]  # fmt: skip
-    picture = [box(painting, (-3.05, 1.42, 3.48), (-3.01, 2.08, 4.32))]
+            Box(albedo=paint(0.03, 0.03, 0.03), low=LAMP + vector(0, 0.19, 0) - flex,
+                high=LAMP + vector(0, 1.4, 0) + flex)]  # fmt: skip
     shelf = [box(wood, (2.65, h, 2.3), (3.05, h + 0.035, 4.1)) for h in (0.08, 0.52, 0.96, 1.40, 1.84)]
     shelf += [box(posts, (2.65, 0, z), (3.05, 1.875, z + 0.04)) for z in (2.26, 4.1)]
     covers = np.float32([[0.30, 0.16, 0.07], [0.34, 0.05, 0.035], [0.06, 0.14, 0.07], [0.05, 0.08, 0.20],
@@ -285,12 +282,11 @@ def furnish(ball_position) -> list:
                 dye = covers[rng.integers(len(covers))] * rng.uniform(0.5, 1.3)
                 books[-1].append(box(paint(*dye), (2.68 + deep, h, z), (3.05, h + tall, z + thick)))
             z += thick
-    groups = [walls, beams, table, lamp, picture, shelf, *books]
-    return (
-        groups
-        if ball_position is None
-        else [*groups, [ball(stripes(vector(*ball_position)), ball_position, ball_position[1], gloss=0.04)]]
-    )
+    groups = [walls, beams, table, lamp, shelf, *books]
+    if ball_position:
+        center, radius = vector(*ball_position), ball_position[1]
+        groups.append([ball(stripes(center), ball_position, radius, gloss=0.04)])
+    return groups
 
 
 class Scene:
@@ -298,22 +294,12 @@ class Scene:
         self.shapes = [shape for group in groups for shape in group]
         self.groups = []
         for group in groups:
-            low = [
-                s.center - s.radius if isinstance(s, Sphere) else getattr(s, "low", -vector(9, 9, 9))
-                for s in group
-            ]
-            high = [
-                s.center + s.radius if isinstance(s, Sphere) else getattr(s, "high", vector(9, 9, 9))
-                for s in group
-            ]
-            bounds = box(plaster, np.min(low, axis=0)[:, 0], np.max(high, axis=0)[:, 0])
-            self.groups.append((bounds, group))
+            low = np.min([shape.low for shape in group], axis=0)
+            high = np.max([shape.high for shape in group], axis=0)
+            self.groups.append((Box(albedo=plaster, low=low, high=high), group))
 
-    def nearest(self, origin, direction, solid: bool = False):
-        """Return distance (N,) and index of the shape (N,), -1 where the ray leaves by an arch.
-
-        ``solid`` rays look for shadow alone: they pass glass and the lamp itself.
-        """
+    def nearest(self, origin, direction):
+        """Return distance (N,) and index of the shape (N,), -1 where the ray leaves by an arch."""
         inverse = 1 / np.where(np.abs(direction) < 1e-7, np.float32(1e-7), direction)
         distance, who = np.full(origin.shape[1], np.inf, np.float32), np.full(origin.shape[1], -1)
         index = 0
@@ -323,18 +309,12 @@ class Scene:
                 near, far = bounds.span(origin, inverse)
                 rays = np.flatnonzero((near < np.minimum(far, distance)) & (far > 0))
             if index == 0 or rays.size:
-                o, d, i, best, found = (
-                    origin[:, rays],
-                    direction[:, rays],
-                    inverse[:, rays],
-                    distance[rays],
-                    who[rays],
-                )
+                o, d, i = origin[:, rays], direction[:, rays], inverse[:, rays]
+                best, found = distance[rays], who[rays]
                 for k, shape in enumerate(group, index):
-                    if not (solid and (shape.glass or shape.light)):
-                        t = shape.hit(o, d, i)
-                        closer = t < best
-                        best, found = np.where(closer, t, best), np.where(closer, k, found)
+                    t = shape.hit(o, d, i)
+                    closer = t < best
+                    best, found = np.where(closer, t, best), np.where(closer, k, found)
                 distance[rays], who[rays] = best, found
             index += len(group)
         return distance, who
@@ -345,64 +325,47 @@ class Scene:
 
 def landscape(d):
     """Return the radiance from directions (3, N) with z > 0: sky and clouds, hills, sea, trees, the sun."""
-    x, y = d[0] / d[2], d[1] / d[2]
-    seen = mix(vector(4.6, 5.4, 6.4), vector(0.9, 2.3, 5.6), step(-0.06, 0.22, y)) + 3 * np.exp(
-        8 * dot(d, SUN) - 8
-    )
+    x, y = d[:2] / np.maximum(d[2], np.float32(1e-3))
+    seen = mix(vector(3.3, 4.6, 6.4), vector(0.5, 1.8, 5.4), step(-0.03, 0.2, y))
+    seen = seen + 3 * np.exp(8 * dot(d, SUN) - 8)
     thick = noise(x * 0.6 + 0.35, y * 1.8 + 0.05)
     lit = step(-0.05, 0.09, thick - noise(x * 0.6 + 0.358, y * 1.8 + 0.03))
-    seen = mix(seen, mix(vector(6.0, 6.3, 7.0), vector(15, 13.8, 12), lit), step(0.44, 0.62, thick))
+    cloud = mix(vector(6.0, 6.3, 7.0), vector(15, 13.8, 12), lit)
+    seen = mix(seen, cloud, step(0.44, 0.62, thick))
     rough = noise(x * 2.0, y * 2.0)
     far = y < 0.010 + 0.04 * noise(x * 0.32 + 0.4, 0 * x) * step(-0.12, 0.25, x)
-    seen = np.where(far, mix(vector(2.4, 3.1, 4.0), vector(3.2, 3.6, 3.9), rough), seen)
+    seen = np.where(far, mix(vector(1.1, 1.8, 3.0), vector(1.9, 2.4, 3.1), rough), seen)
     crest = 0.07 * step(0.02, -0.36, x) * (0.6 + 0.8 * noise(x * 0.4, 0 * x + 0.3)) - 0.004
-    green = mix(vector(0.35, 0.62, 0.25), vector(2.6, 2.3, 1.1), step(0.35, 0.75, noise(x * 0.9, y * 2.5)))
+    green = mix(vector(0.22, 0.50, 0.12), vector(2.1, 1.9, 0.65), step(0.35, 0.75, noise(x * 0.9, y * 2.5)))
     seen = np.where(y < crest, green * (0.5 + rough), seen)
     i, j = np.floor(x / 0.021), np.floor(y / 0.011)
     chance = np.mod(np.sin(i * 12.9898 + j * 78.233) * 43.7585, 1)
     u, v = x / 0.021 - i - 0.2 - 0.5 * np.mod(chance * 7, 1), y / 0.011 - j - 0.3 * np.mod(chance * 13, 1)
-    inside = (
-        (np.abs(u) < 0.2) & (v > 0) & (v < 0.7 - 0.5 * np.maximum(np.abs(u) * 5 - 0.5, 0)) & (chance > 0.45)
-    )
-    house = np.where(
-        v > 0.5, vector(4.5, 1.6, 0.8), np.where(u < 0.06, vector(10, 9, 7.5), vector(3, 3.2, 3.6))
-    )
+    inside = (np.abs(u) < 0.2) & (v > 0) & (v < np.minimum(0.7, 0.95 - 2.5 * np.abs(u))) & (chance > 0.45)
+    house = np.where(u < 0.06, vector(10, 9, 7.5), vector(3, 3.2, 3.6))
+    house = np.where(v > 0.5, vector(4.5, 1.6, 0.8), house)
     seen = np.where(inside & (y < crest - 0.01) & (y > 0.001), house, seen)
     away = 1 / np.maximum(-y, 1e-3)
     wave = noise(x * away * 0.05, away * 0.13) - 0.5
-    water = mix(vector(0.30, 1.05, 1.5), vector(2.2, 3.2, 4.0), np.exp(np.minimum(y, 0) * 22)) * (
-        1 + 0.8 * wave
-    )
-    glitter = (
-        step(0.10, 0.2, noise(x * away * 0.06, away * 0.2 + 0.4) - 0.5)
-        * np.exp(-(((x + 0.22) / 0.12) ** 2))
-        * step(0, -0.01, y)
-    )
-    seen = np.where(y < 0, water + vector(26, 22, 16) * glitter, seen)
+    water = mix(vector(0.10, 0.70, 1.25), vector(1.1, 2.3, 3.6), np.exp(np.minimum(y, 0) * 22))
+    glitter = step(0.60, 0.70, noise(x * away * 0.06, away * 0.2 + 0.4)) * step(0, -0.01, y)
+    glitter = glitter * np.exp(-(((x + 0.22) / 0.12) ** 2))
+    seen = np.where(y < 0, water * (1 + 0.8 * wave) + vector(26, 22, 16) * glitter, seen)
     sail = (np.abs(x - 0.035) < 0.30 * (0.026 - y)) & (np.abs(y - 0.008) < 0.016)
     seen = np.where(sail, np.where(x < 0.035, vector(13, 12, 11), vector(6, 6, 6.5)), seen)
-    for at, top, width in (
-        (-0.335, 0.055, 0.011),
-        (-0.30, 0.02, 0.009),
-        (0.235, 0.048, 0.010),
-        (0.33, 0.07, 0.013),
-    ):
-        up = np.clip((top - y) / (top + 0.12), 0, 1)
-        leaf = np.abs(x - at + (rough - 0.5) * 0.007) / (width * 1.6 * np.sqrt(up) * (1 - 0.5 * up) + 1e-6)
-        tree = mix(
-            vector(0.75, 0.85, 0.28),
-            vector(0.06, 0.11, 0.045),
-            step(-0.8, 0.5, (x - at) / width + 2 * rough - 1),
-        )
-        seen = np.where(leaf < 1, tree, seen)
+    for at, top in ((-0.335, 0.055), (-0.30, 0.02), (0.235, 0.048), (0.33, 0.07)):
+        down = np.clip((top - y) / (top + 0.12), 0, 1)
+        half = 0.017 * np.sqrt(down) * (1 - 0.5 * down)
+        shade = step(-0.8, 0.5, 90 * (x - at) + 2 * rough - 1)
+        tree = mix(vector(0.75, 0.85, 0.28), vector(0.06, 0.11, 0.045), shade)
+        seen = np.where(np.abs(x - at + 0.007 * (rough - 0.5)) < half, tree, seen)
     hedge = y < -0.085 + 0.035 * (noise(x * 0.8, 0 * x + 0.7) - 0.5) + 0.012 * (rough - 0.5)
     leaves = 0.5 * noise(x * 3, y * 3) + 0.5 * noise(x * 14, y * 14)
     flower = (noise(x * 3 + 0.5, y * 3) > 0.58) & (noise(x * 13 + 0.5, y * 13) > 0.6)
     leaves = mix(vector(0.06, 0.12, 0.04), vector(2.4, 2.7, 0.8), step(0.4, 0.68, leaves))
     seen = np.where(hedge, np.where(flower, vector(6.0, 0.8, 2.2), leaves), seen)
-    return np.where(dot(d, SUN) > 1 - SUN_RADIUS**2 / 2, 2000 * SUN_LIGHT / SUN_LIGHT[0], seen).astype(
-        np.float32
-    )
+    sun = dot(d, SUN) > 1 - SUN_RADIUS**2 / 2
+    return np.where(sun, 2000 * SUN_LIGHT / SUN_LIGHT[0], seen).astype(np.float32)
 
 
 def _sky_table(size: int = 256):
@@ -417,14 +380,12 @@ SKY = _sky_table()
 
 def fanlight(origin, direction):
     """Return what the stained glass in the tops of the arches lets pass, (3, N)."""
-    t = (WALL + 0.3 - origin[2]) / direction[2]
+    t = (WALL + 0.3 - origin[2]) / np.maximum(direction[2], np.float32(1e-3))
     x, y = (origin + direction * t)[:2]
     x, y = arch_of(x), y - SPRING
     radius, sector = np.hypot(x, y) / HALF, np.arctan2(y, x) * (7 / np.pi)
     lead = np.abs(sector - np.rint(sector)) * radius * HALF * (np.pi / 7) < 0.011
-    lead = (
-        np.where(radius < 0.36, False, lead) | (np.abs(radius - 0.36) < 0.02) | (np.abs(radius - 0.7) < 0.016)
-    )
+    lead = (lead & (radius > 0.36)) | (np.abs(radius - 0.36) < 0.02) | (np.abs(radius - 0.7) < 0.016)
     glass = np.float32([[0.85, 0.06, 0.03], [0.95, 0.55, 0.06], [0.05, 0.45, 0.18], [0.04, 0.16, 0.75]]).T
     pane = np.where(radius < 0.36, 1, (np.floor(sector) + np.where(radius > 0.7, 2, 0)) % 4).astype(int)
     tint = np.where(lead | (y < 0.02), np.float32(0.0015), glass[:, pane] * (0.6 + 0.8 * noise(x, y)))
@@ -459,21 +420,24 @@ class Sampler:
     def child(self, rays, number: int):
         return Sampler(self.pixel[rays], self.index, self.branch * 4 + number)
 
+    def take(self, rays):
+        return Sampler(self.pixel[rays], self.index, self.branch)
+
 
 def arriving(scene: Scene, p, normal, sampler: Sampler):
-    """Sample what sun and lamp (first) and the arches (second) send to a matte white point, (3, N) each."""
+    """Sample what the sun (first) and lamp and arches (second) send to a matte white point, (3, N) each."""
     direct, soft = np.zeros_like(p), np.zeros_like(p)
 
     def add(total, toward, light, reach):
         rays = np.flatnonzero(light[0] > 0)
-        clear = scene.nearest(p[:, rays], toward[:, rays], solid=True)[0] >= reach[rays]
+        clear = scene.nearest(p[:, rays], toward[:, rays])[0] >= reach[rays]
         total[:, rays] += light[:, rays] * clear
 
     def outward(toward, light):
         ahead = toward[2] > 1e-3
         x, y = (p + toward * ((WALL + DEPTH - p[2]) / np.where(ahead, toward[2], 1)))[:2]
         cosine = np.maximum(dot(normal, toward), 0) * (ahead & is_open(x, y))
-        return np.where(cosine > 0, light * cosine * fanlight(p, np.where(ahead, toward, 1)), 0)
+        return np.where(cosine > 0, light * cosine * fanlight(p, toward), 0)
 
     endless = np.full(p.shape[1], np.inf)
     toward = unit(SUN + SUN_RADIUS * sampler.sphere(2))
@@ -483,7 +447,7 @@ def arriving(scene: Scene, p, normal, sampler: Sampler):
     to = LAMP + LAMP_RADIUS * bulb * np.where(dot(bulb, p - LAMP) < 0, -1, 1) - p
     far = np.sqrt(dot(to, to))
     cosine = np.maximum(dot(normal, to) / far, 0)
-    add(direct, to / far, LAMP_LIGHT * np.minimum(cosine * (LAMP_RADIUS / far) ** 2, 0.2), far - 0.01)
+    add(soft, to / far, LAMP_LIGHT * np.minimum(cosine * (LAMP_RADIUS / far) ** 2, 0.2), far - 0.01)
 
     top = SPRING + HALF
     x = SPACING * (np.floor(3 * sampler(6)) - 1) + HALF * (2 * sampler(7) - 1)
@@ -506,15 +470,12 @@ def trace(scene: Scene, origin, direction, sampler: Sampler, bounces: int, mirro
     hit = who >= 0
     p = origin + direction * np.where(hit, distance, 0)
     sharp, albedo, soft, normal = (np.zeros_like(p) for _ in range(4))
-    gloss, glass, light = (
-        np.array([getattr(s, a) for s in scene.shapes] + [0.0])[who] for a in ("gloss", "glass", "light")
-    )
+    gloss, light = (np.array([getattr(s, a) for s in scene.shapes] + [0.0])[who] for a in ("gloss", "light"))
     for k in np.unique(who[hit]):
         rays = np.flatnonzero(who == k)
         shape, at = scene.shapes[k], np.ascontiguousarray(p[:, rays])
         normal[:, rays], albedo[:, rays] = shape.normal(at), shape.albedo(at)
-    entering = dot(normal, direction) < 0
-    normal *= np.where(entering, np.float32(1), np.float32(-1))
+    normal *= -np.sign(dot(normal, direction))
     if mirrors:
         rays = np.flatnonzero(~hit)
         if rays.size:
@@ -523,49 +484,29 @@ def trace(scene: Scene, origin, direction, sampler: Sampler, bounces: int, mirro
         sharp += light * LAMP_LIGHT
     p = p + normal * np.float32(1e-3)
 
-    rays = np.flatnonzero(hit & (gloss < 1) & (glass == 0) & (light == 0))
-    at, facing, numbers = p[:, rays], normal[:, rays], sampler.child(rays, 0)
-    numbers.branch = sampler.branch
+    rays = np.flatnonzero(hit & (gloss < 1) & (light == 0))
+    at, facing, numbers = p[:, rays], normal[:, rays], sampler.take(rays)
     direct, gathered = arriving(scene, at, facing, numbers)
     sharp[:, rays] += albedo[:, rays] * direct
     if bounces == 2 or (bounces and sampler.index % 2):  # the last bounce on every other path, twice
         away = unit(facing + 0.999 * numbers.sphere(9))
         lit, tint, dim, _, _ = trace(scene, at, away, sampler.child(rays, 1), bounces - 1, 0)
         gathered += np.minimum(lit + tint * dim, 4) * (3 - bounces)
-    soft[:, rays] = gathered + AMBIENT
+    soft[:, rays] = gathered + AMBIENT * (8 if mirrors and not bounces else 1)  # a mirror's guess
 
     if mirrors:
-        rays = np.flatnonzero(hit & (gloss > 0) & (glass == 0))
+        rays = np.flatnonzero(hit & (gloss > 0))
         if rays.size:
             n, d = normal[:, rays], direction[:, rays]
             n = np.where(gloss[rays] < 1, unit(n + 0.012 * sampler.child(rays, 2).sphere(9)), n)
             cosine = np.clip(-dot(n, d), 0, 1)
             strength = gloss[rays] + 0.5 * (1 - gloss[rays]) * (1 - cosine) ** 5  # worn, not ideal
             strength = np.where(gloss[rays] < 1, strength, albedo[:, rays])
+            limit = np.where(gloss[rays] < 1, 20, 600)  # lamp and sun are sampled, sparks would remain
             mirrored = unit(d + 2 * cosine * n).astype(np.float32)
-            lit, tint, dim, _, _ = trace(
-                scene, p[:, rays], mirrored, sampler.child(rays, 2), min(bounces, 1), mirrors - 1
-            )
-            sharp[:, rays] += strength * np.minimum(lit + tint * dim, 600)
-        rays = np.flatnonzero(glass > 0)
-        if rays.size:
-            n, d = normal[:, rays], direction[:, rays]
-            ratio = np.where(entering[rays], np.float32(1 / 1.5), np.float32(1.5))
-            cosine = np.clip(-dot(n, d), 0, 1)
-            inner = 1 - ratio**2 * (1 - cosine**2)
-            fresnel = np.where(
-                inner < 0,
-                1,
-                0.04 + 0.96 * (1 - np.where(entering[rays], cosine, np.sqrt(np.maximum(inner, 0)))) ** 5,
-            )
-            bounce = sampler(11)[rays] < fresnel
-            bent = ratio * d + (ratio * cosine - np.sqrt(np.maximum(inner, 0))) * n
-            onward = unit(np.where(bounce, d + 2 * cosine * n, bent)).astype(np.float32)
-            start = p[:, rays] - np.where(bounce, 0, 2e-3) * n
-            lit, tint, dim, _, _ = trace(
-                scene, start.astype(np.float32), onward, sampler.child(rays, 3), min(bounces, 1), mirrors - 1
-            )
-            sharp[:, rays] += np.minimum(lit + tint * dim, 600) * vector(0.80, 0.97, 0.90)
+            again = sampler.child(rays, 2)
+            lit, tint, dim, _, _ = trace(scene, p[:, rays], mirrored, again, 0, mirrors - 1)
+            sharp[:, rays] += strength * np.minimum(lit + tint * dim, limit)
     return sharp, albedo, soft, normal, p
 
 
@@ -605,17 +546,18 @@ def render(width: int, height: int, samples: int, ball_position, region=None):
     for start in range(0, y.size, CHUNK):
         part = slice(start, start + CHUNK)
         pixel = (y[part] * 65536 + x[part]).astype(np.uint32)
-        for index in range(samples):
+        for index in reversed(range(samples)):
             sampler = Sampler(pixel, index)
-            u = (x[part] + sampler(0) - rim_x - width / 2) / (FOCAL * width)
-            v = (HORIZON * height - y[part] - sampler(1) + rim_y) / (FOCAL * width)
-            direction = unit(np.stack([u, v, np.ones_like(u)])).astype(np.float32)
+            right_of, below = (sampler(0), sampler(1)) if index else (0.5, 0.5)
+            u = (x[part] + right_of - rim_x - width / 2) / (FOCAL * width)
+            v = (HORIZON * height - y[part] - below + rim_y) / (FOCAL * width)
+            direction = unit(np.stack([u, v, np.ones_like(u)]).astype(np.float32))
             origin = np.repeat(CAMERA, u.size, axis=1)
             sharp, albedo, soft, normal, p = trace(scene, origin, direction, sampler, 2, 4)
-            sums[:, :, part] += sharp, albedo, albedo * soft, normal, p
-    sums = sums.reshape(5, 3, bottom - top, right - left).transpose(0, 2, 3, 1) / np.float32(samples)
+            sums[:3, :, part] += np.stack([sharp, albedo, albedo * soft]) / np.float32(samples)
+            sums[3:, :, part] = normal, p  # lastly of its middle: means lie on no surface
+    sums = sums.reshape(5, 3, bottom - top, right - left).transpose(0, 2, 3, 1)
     sharp, albedo, soft, normal, p = sums
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     return sharp + albedo * smooth(soft / np.maximum(albedo, 1e-4), normal, p)
 
 
@@ -624,7 +566,7 @@ def render(width: int, height: int, samples: int, ball_position, region=None):
 
 @dataclass(frozen=True, eq=False)
 class Moments(Mover):
-    """The scene at the moment of each frame; what differs from ``radiance``, the still scene, is moving."""
+    """The scene at the moment of each frame; what differs from ``radiance``, the still one, is moving."""
 
     alpha: np.ndarray = field(init=False)
     centre: np.ndarray = field(init=False)
@@ -633,18 +575,19 @@ class Moments(Mover):
 
     def layer(self, frame: int, canvas):
         scene, still = canvas.fill(self.scenes[frame]), canvas.fill(self.radiance)
-        alpha = (np.abs(scene - still).max(axis=-1) > 0.01 * scene.max(axis=-1)).astype(np.float32)
+        alpha = (np.abs(scene - still).max(axis=-1) > 0.02 * scene.max(axis=-1)).astype(np.float32)
         return scene * alpha[..., None], alpha, (slice(None), slice(None))
 
 
 def around_ball(width: int, height: int, ball_position) -> tuple[int, int, int, int]:
     """Return the region for `render` that holds the ball, its shadow and its reflection in the floor."""
-    (x, y, z), r = ball_position, ball_position[1]
+    x, r, z = ball_position
     corners = np.stack(np.meshgrid([x - 2.5 * r, x + 3.5 * r], [-2 * r, 2 * r], [z - 4 * r, z + 2 * r]))
     seen = corners.reshape(3, -1) - CAMERA
     column = (0.5 + MARGIN + FOCAL * seen[0] / seen[2]) * width
     row = (HORIZON + MARGIN) * height - FOCAL * seen[1] / seen[2] * width
-    return int(row.min()), int(row.max()), int(column.min()), int(column.max())
+    bottom = round(height * (1 + 2 * MARGIN))
+    return int(row.min()), min(int(row.max()), bottom), int(column.min()), int(column.max())
 
 
 def main() -> None:
@@ -652,9 +595,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "bracket")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="also write what the middle frame sees")
     parser.add_argument("--width", type=int, default=1200, help="[px]; the height is two thirds of it")
-    parser.add_argument(
-        "--samples", type=int, default=SAMPLES, help="paths a pixel; their number is the time"
-    )
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="paths a pixel, what the time goes to")
     arguments = parser.parse_args()
     width, height = arguments.width, arguments.width * 2 // 3
 
@@ -662,8 +603,11 @@ def main() -> None:
     scenes = []
     for position in BALL_POSITIONS:
         top, bottom, left, right = region = around_ball(width, height, position)
+        rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in (bottom - top, right - left))
+        fade = np.minimum(np.minimum.outer(rows, columns) / (width / 40), 1)[..., None]
         scenes.append(still.copy())
-        scenes[-1][top:bottom, left:right] = render(width, height, arguments.samples, position, region)
+        around = scenes[-1][top:bottom, left:right]
+        around += fade * (render(width, height, arguments.samples, position, region) - around)
 
     size = (height, width)
     hand = homography(size, 0.3, (8.0, -5.0)), np.eye(3), homography(size, -0.25, (-6.0, 7.0))

@@ -29,8 +29,9 @@ from .deghost import Trust
 from .exposure import Array, Float, Mask, smoothstep
 
 STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes fit the cache
-FADE, CLIPPED = 0.70, 0.96  # linear level where a weight begins to fade, and where it is zero
-INVALID = 0.985  # linear level that counts as clipped in the validity mask
+CLIPPED = 0.97  # linear level where a weight is zero
+FADE_RAW, FADE_DEVELOPED = 0.88, 0.80  # where it begins to fade; the shoulder of a JPEG's curve is a guess
+DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count as clipped, and where it is
 LAST_RESORT = 1e-6  # weight of the shortest frame where all are clipped
 OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
 DISTRUST = 0.02  # trust below this is none at all
@@ -95,6 +96,7 @@ class _Input:
     trust: Trust | None
     recolour: Float | None  # to the reference's linear colours; None = they are the same
     is_reference: bool
+    fade: float
 
     @classmethod
     def of(cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None) -> _Input:
@@ -106,6 +108,7 @@ class _Input:
             trust,
             None if np.allclose(recolour, np.eye(3), atol=1e-4) else recolour.astype(np.float32),
             frame is reference,
+            FADE_RAW if frame.response.is_linear else FADE_DEVELOPED,
         )
 
     def strip(self, top: int, bottom: int, width: int) -> _Strip:
@@ -198,7 +201,7 @@ def _combine(
         red, green, blue = signal.planes
         peak = np.maximum(np.maximum(red, green), blue)
         light = (red + blue) * np.float32(0.25) + green * np.float32(0.5)
-        share = smoothstep(CLIPPED * source.frame.clip, FADE * source.frame.clip, peak)
+        share = smoothstep(CLIPPED * source.frame.clip, source.fade * source.frame.clip, peak)
         if signal.trust is not None:
             share *= signal.trust
         electrons = np.float32(1.0 / source.frame.noise.photon)
@@ -270,9 +273,9 @@ def _neutralise(
         if signal.trust is not None:
             level = np.where(signal.trust > 0, level, np.inf)
         np.minimum(darkest, level, out=darkest)
-    if float(darkest.max()) < CLIPPED:
+    if float(darkest.max()) < DOUBTFUL:
         return np.ones(darkest.shape, np.bool_)
-    where = np.flatnonzero(darkest.ravel() >= CLIPPED)
+    where = np.flatnonzero(darkest.ravel() >= DOUBTFUL)
     neutral = np.linalg.solve(to_rec709.astype(np.float64), np.ones(3))
     neutral /= neutral.max()  # sensor signal of white, largest channel 1
     values = np.stack([plane.ravel()[where] for plane in sums])
@@ -281,7 +284,7 @@ def _neutralise(
         level = np.stack([plane.ravel()[where] for plane in signal.planes]) / np.float32(source.frame.clip)
         trusted = True if signal.trust is None else signal.trust.ravel()[where] > 0
         np.copyto(shortest, level, where=trusted)
-    own = smoothstep(CLIPPED - 0.02, INVALID, shortest)
+    own = smoothstep(DOUBTFUL, CERTAIN, shortest)
     balanced = values / neutral[:, None].astype(np.float32)
     brightest = (balanced * (own > 0.5)).max(axis=0)
     others = (balanced.sum(axis=0) - balanced) / 2
@@ -289,7 +292,7 @@ def _neutralise(
     balanced += own * (raised - balanced)
     for plane, row, white in zip(sums, balanced, neutral, strict=True):
         plane.ravel()[where] = row * np.float32(white)
-    return np.asarray(darkest < INVALID, np.bool_)
+    return np.asarray(darkest < DOUBTFUL, np.bool_)
 
 
 def _transformed(planes: list[Float], to_rec709: Float) -> list[Float]:
