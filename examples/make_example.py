@@ -27,7 +27,7 @@ def vector(*xyz: float):
 
 
 SAMPLES = 24  # paths a pixel
-WHITE = 2.2  # radiance that saturates the middle frame
+WHITE = 1.8  # radiance that saturates the middle frame
 BALL_POSITIONS = ((-1.05, 0.21, 2.45), (-0.62, 0.21, 2.38), (-0.20, 0.21, 2.30))  # [m]; height = radius
 MARGIN = 0.04  # rendered beyond each edge of the photograph for the shaking hand, relative to its size
 CAMERA, FOCAL, HORIZON = vector(0.25, 1.36, -2.2), 0.80, 0.45  # [m]; / width; / height, from the top

@@ -34,6 +34,7 @@ Matrix = NDArray[np.float64]
 
 FEATURE_PIXELS = 400_000  # size of the picture that SIFT sees
 BLACK = 0.0008  # linear level, about code 3 of 255 in sRGB: darker tones are noise and rounding
+PEDESTAL = 0.01  # linear level below which the darkest twentieth of a frame may be scattered light or fog
 CONVINCING = 0.5  # share of tracks that must agree where no features are to be asked
 STILL = 0.25  # [px of the frame] a motion nowhere larger than this is none
 TRACK_ERROR = 0.1  # [px of the proxy] least standard error of a track
@@ -41,7 +42,8 @@ OUTLIER = 3.0  # [standard errors] a track farther off is something that moved
 FREEDOM = {"none": 0, "translation": 2, "similarity": 4, "homography": 8}
 MIN_INLIERS = {"translation": 6, "similarity": 12, "homography": 30}
 MIN_COMMON = 0.03  # share of tones two frames must have in common to be compared
-MIN_LIKENESS = 0.12  # correlation of details below which a frame shows something else
+MIN_LIKENESS = 0.05  # correlation of details below which a frame shows something else
+MIN_EVIDENCE = 0.3  # share of the picture that must have details in both frames to say so
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class _RankPicture:
         tone = np.clip(np.sqrt(np.maximum(light, 0.0)) * 65535.0, 0, 65535).astype(np.uint16)
         counts = np.bincount(tone.ravel(), minlength=65536)
         darker = ((np.cumsum(counts) - counts) / tone.size).astype(np.float32)
-        low, high = float(darker[int(BLACK**0.5 * 65535)]), float(darker[65535])
+        floor = (float(np.searchsorted(darker, 0.05)) / 65535) ** 2
+        black = max(BLACK, 1.5 * floor if floor < PEDESTAL else 0.0)
+        low, high = float(darker[int(black**0.5 * 65535)]), float(darker[65535])
         return cls(darker.take(tone), low, high if counts[65535] else 1.0, proxy.factor)
 
     @cached_property
@@ -274,7 +278,7 @@ def _likeness(still: Array, moving: Array, matrix: Matrix) -> float | None:
     size = (max(width // block, 1), max(height // block, 1))
     aa, bb, ab = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (a * a, b * b, a * b))
     textured = (aa > 4.0) & (bb > 4.0)
-    if textured.sum() < 8:
+    if textured.sum() < max(8, MIN_EVIDENCE * textured.size):
         return None
     return float(np.median(ab[textured] / np.sqrt(aa[textured] * bb[textured])))
 

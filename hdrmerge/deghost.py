@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import Alignment
+from .bracket import Frame
 from .exposure import Float, Mask, NoiseModel
 from .proxy import Proxy
 
@@ -34,7 +35,8 @@ RELATIVE = 0.06  # radiometric error that is no ghost, one sigma
 EDGE = 0.35  # [proxy px] residual misregistration that is no ghost, one sigma
 POSSIBLE, CERTAIN = 2.2, 4.0  # pooled deviation in sigma: what may be a ghost, and what must be one
 SMALLEST = 8  # [proxy px] certain pixels a ghost has at least; fewer are noise
-NEAR_CLIP = 0.90  # linear level from which a clipped block's channel is only a lower bound
+NEAR_CLIP = 0.90  # linear level from which a channel near clipped pixels is only a lower bound: JPEG
+JPEG_BLOCK = np.ones((9, 9), np.uint8)  # makes 251 of 255 in one channel where the others are bright
 FORGIVEN = 3.0  # [stops] largest difference that may be the response curve's
 MAX_SPREAD = 0.3  # largest relative scatter that may be noise and compression
 
@@ -68,6 +70,15 @@ def deghost(
             trust[i] = (belief * 255.0 + 0.5).astype(np.uint8)
             share[i] = float(np.mean((belief < 0.5) & view.usable))
     return Ghosts(trust, share)
+
+
+def tolerance(frame: Frame) -> NoiseModel:
+    """Return the noise of a frame as ghosts are judged by: with what JPEG does to 8-bit codes.
+
+    Quantised cosine coefficients move codes by one or two; rounding to every fifth code has that
+    standard deviation.
+    """
+    return frame.noise if frame.codes.dtype != np.uint8 else frame.noise.with_quantisation(frame.response, 52)
 
 
 @dataclass(eq=False)
@@ -128,10 +139,13 @@ class _Yardstick:
         correction, spread2 = tone.at(known)
         seen = seen * correction
         difference = seen - known
+        near_limit = cv2.dilate(self.clipped.view(np.uint8), JPEG_BLOCK).view(np.bool_)
         # Where the yardstick is clipped the scene is at least that bright: only darker is a ghost.
-        np.minimum(difference, 0.0, out=difference, where=self.clipped & (known > NEAR_CLIP))
+        np.minimum(difference, 0.0, out=difference, where=near_limit & (known > NEAR_CLIP))
         variance += spread2 * known * seen
-        variance += np.square(EDGE * _steepness(known))
+        steepness = _steepness(known)
+        np.maximum(steepness, _steepness(seen), out=steepness, where=near_limit)  # the limit hides edges
+        variance += np.square(EDGE * steepness)
         return np.asarray(np.square(difference) / variance, np.float32)
 
     def learn(self, view: _View, belief: Float) -> None:

@@ -211,7 +211,6 @@ def _combine(
         lights.append(light)
         usable.append(share)
     first_guess = photons / np.maximum(expected, np.float32(1e-20))
-    alone = _left_to_reference(frames, signals)
 
     total = np.zeros_like(peaks[0])
     sums = [np.zeros_like(peaks[0]) for _ in range(3)]
@@ -225,8 +224,6 @@ def _combine(
         )
         last = np.float32(LAST_RESORT * (shortest / e) ** 3)
         weight += last if signal.trust is None else last * (signal.trust > 0)
-        if alone is not None and source.is_reference:
-            weight += (alone * (1 - share)) / np.float32(noise.photon)
         total += weight
         weight *= np.float32(1 / e)
         for plane, own in zip(sums, signal.planes, strict=True):
@@ -234,24 +231,26 @@ def _combine(
     total = 1 / total
     for plane in sums:
         plane *= total
+    _leave_to_reference(frames, signals, usable, sums)
     valid = _neutralise(frames, signals, peaks, sums, to_rec709)
     return _transformed(sums, to_rec709), valid
 
 
-def _left_to_reference(frames: Sequence[_Input], signals: Sequence[_Signal]) -> Float | None:
-    """Return the share [0, 1] in which no shorter frame may speak for a clipped reference, None = nowhere.
+def _leave_to_reference(
+    frames: Sequence[_Input], signals: Sequence[_Signal], usable: Sequence[Float], sums: list[Float]
+) -> None:
+    """Blend the reference's limit in where it is clipped and no shorter frame is trusted.
 
-    Where something bright moved, the reference's own limit is closer to the truth than another
-    moment. Without this the feathered rim of a distrusted region would show that other moment.
+    Where something bright moved, that limit is closer to the truth than another moment is. Without
+    this, any trace of trust in the feathered rim of a ghost would show the other moment in full.
     """
-    trusted: Float | None = None
-    for source, signal in zip(frames, signals, strict=True):
-        if source.is_reference:
-            break
-        if signal.trust is None:
-            return None
-        trusted = signal.trust if trusted is None else np.maximum(trusted, signal.trust)
-    return None if trusted is None else 1 - trusted
+    here = next(i for i, source in enumerate(frames) if source.is_reference)
+    trusts = [signal.trust for signal in signals[:here] if signal.trust is not None]
+    if not trusts or len(trusts) < here:
+        return
+    limit = (1 - np.maximum.reduce(trusts)) * (1 - usable[here])
+    for plane, own in zip(sums, signals[here].planes, strict=True):
+        plane += limit * (own - plane)
 
 
 def _neutralise(

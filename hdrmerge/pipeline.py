@@ -15,7 +15,7 @@ import numpy as np
 from . import __version__
 from .align import Alignment, Model, align
 from .bracket import Bracket, Frame, RadianceMap, Shot
-from .deghost import Ghosts, deghost
+from .deghost import Ghosts, deghost, tolerance
 from .errors import BracketError
 from .exposure import Response
 from .group import StatedExposures, doubts, form_bracket
@@ -154,9 +154,8 @@ def _ghosts(
     if options.deghost == "none":
         return Ghosts([None] * len(proxies), [0.0] * len(proxies))
     exposures = [frame.exposure for frame in bracket.frames]
-    return deghost(
-        proxies, exposures, [frame.noise for frame in bracket.frames], alignments, bracket.reference
-    )
+    noises = [tolerance(frame) for frame in bracket.frames]
+    return deghost(proxies, exposures, noises, alignments, bracket.reference)
 
 
 class _Clock:
