@@ -36,6 +36,7 @@ FEATURE_PIXELS = 400_000  # size of the picture that SIFT sees
 BLACK = 0.0008  # linear level, about code 3 of 255 in sRGB: darker tones are noise and rounding
 PEDESTAL = 0.01  # linear level below which the darkest twentieth of a frame may be scattered light or fog
 CONVINCING = 0.5  # share of tracks that must agree where no features are to be asked
+SURE = 0.8  # share of tracks that must agree where there are too few details to see the success
 STILL = 0.25  # [px of the frame] a motion nowhere larger than this is none
 TRACK_ERROR = 0.1  # [px of the proxy] least standard error of a track
 OUTLIER = 3.0  # [standard errors] a track farther off is something that moved
@@ -190,13 +191,13 @@ def _refined(still: Array, moving: Array, start: Matrix, allowed: Model) -> list
 def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[Array, Array] | None:
     """Return points of the reference and where Lucas-Kanade finds them in the frame, (K, 2) each."""
     height, width = still.shape
-    points = cv2.goodFeaturesToTrack(
-        still, 1200, 0.005, max(4.0, (height * width / 4000) ** 0.5), blockSize=5
-    )
+    spacing = max(4.0, (height * width / 4000) ** 0.5)
+    points = cv2.goodFeaturesToTrack(still, 1200, 0.005, spacing, blockSize=5)
     if points is None or len(points) < MIN_INLIERS["translation"]:
         return None
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpPerspective(moving, start, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    still, warped = _flattened(still), _flattened(warped)
     window = (21, 21)
     there, seen, _ = cv2.calcOpticalFlowPyrLK(still, warped, points, None, winSize=window, maxLevel=levels)
     back, seen_back, _ = cv2.calcOpticalFlowPyrLK(warped, still, there, None, winSize=window, maxLevel=levels)
@@ -207,6 +208,16 @@ def _tracked(still: Array, moving: Array, start: Matrix, levels: int) -> tuple[A
     if good.sum() < MIN_INLIERS["translation"]:
         return None
     return points.reshape(-1, 2)[good], target[good]
+
+
+def _flattened(ranks: Array) -> Array:
+    """Take the large-scale tones out of a rank picture, 8 bits.
+
+    Ranks are relative to what a frame sees: a camera that moves along a gradient shifts them all a
+    little, and a tracker takes that for motion the other way.
+    """
+    base = cv2.GaussianBlur(ranks, (0, 0), 8.0)
+    return np.asarray(cv2.addWeighted(ranks, 2.0, base, -2.0, 128.0), np.uint8)
 
 
 def _fitted(source: Array, target: Array, shape: tuple[int, ...], allowed: Model) -> list[_Fit]:
@@ -253,7 +264,9 @@ def _elect(still: Array, moving: Array, fits: list[_Fit], factor: int) -> tuple[
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
     unmoved = np.abs(_apply(best.matrix, corners) - corners).max() <= STILL / factor
     moved = _likeness(still, moving, best.matrix)
-    if unmoved or (plain is not None and moved is not None and moved < plain + 0.002):
+    worse = plain is not None and moved is not None and moved < plain + 0.002
+    unsure = moved is None and (best.share < SURE or best.inliers < MIN_INLIERS["homography"])
+    if unmoved or worse or unsure:
         return replace(best, model="none", matrix=np.eye(3)), plain
     return best, moved
 

@@ -37,6 +37,7 @@ POSSIBLE, CERTAIN = 2.2, 4.0  # pooled deviation in sigma: what may be a ghost, 
 SMALLEST = 8  # [proxy px] certain pixels a ghost has at least; fewer are noise
 NEAR_CLIP = 0.90  # linear level from which a channel near clipped pixels is only a lower bound: JPEG
 JPEG_BLOCK = np.ones((9, 9), np.uint8)  # makes 251 of 255 in one channel where the others are bright
+CRUSHED = 1.0  # [stops] by which a frame sees the reference's darkest tones brighter if these are crushed
 FORGIVEN = 3.0  # [stops] largest difference that may be the response curve's
 MAX_SPREAD = 0.3  # largest relative scatter that may be noise and compression
 
@@ -87,11 +88,13 @@ class _View:
 
     radiance: list[Float]
     variance: list[Float]
-    usable: Mask  # inside the frame and not clipped
+    inside: Mask  # covered by the frame
+    usable: Mask  # and not clipped
 
     @classmethod
     def of(cls, proxy: Proxy, alignment: Alignment, noise: NoiseModel, ratio: float) -> _View:
         linear, usable = proxy.linear, ~proxy.clipped
+        inside = np.ones_like(usable)
         if not alignment.is_identity:
             height, width = usable.shape
             matrix = _at_proxy_size(alignment.matrix, proxy.factor)
@@ -99,8 +102,11 @@ class _View:
             linear = cv2.warpPerspective(linear, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
             safe = cv2.erode(usable.astype(np.uint8) * 255, np.ones((3, 3)), borderValue=255)
             usable = cv2.warpPerspective(safe, matrix, size, flags=flags) == 255
+            whole = np.full((height, width), 255, np.uint8)
+            inside = cv2.warpPerspective(whole, matrix, size, flags=flags) == 255
         planes = [plane * np.float32(1 / ratio) for plane in cv2.split(linear)]
-        return cls(planes, [_variance(plane, noise, proxy.factor, ratio) for plane in planes], usable)
+        variances = [_variance(plane, noise, proxy.factor, ratio) for plane in planes]
+        return cls(planes, variances, inside, usable)
 
 
 @dataclass(eq=False)
@@ -123,7 +129,7 @@ class _Yardstick:
         """Return the trust in a view, (h, w) in [0, 1]."""
         deviations = list(self.pool.map(lambda channel: self._deviation(view, channel), range(3)))
         deviation = np.maximum(np.maximum(deviations[0], deviations[1]), deviations[2])
-        deviation[~view.usable] = 0.0
+        deviation[~view.inside] = 0.0
         pooled = 5 if self.factor == 1 else 3
         deviation = cv2.blur(np.minimum(deviation, 4 * CERTAIN**2), (pooled, pooled))
         ghost = _connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
@@ -134,17 +140,25 @@ class _Yardstick:
     def _deviation(self, view: _View, channel: int) -> Float:
         """Return the squared difference of a channel, in units of what is no ghost."""
         known, seen = self.radiance[channel], view.radiance[channel]
-        variance = self.variance[channel] + view.variance[channel]
-        tone = _ToneDifference.between(known, seen, variance, ~self.clipped, view.usable)
+        mine, theirs = self.variance[channel], view.variance[channel]
+        tone = _ToneDifference.between(known, seen, mine + theirs, ~self.clipped, view.usable)
         correction, spread2 = tone.at(known)
+        # Crushed blacks of the yardstick may be anything up to a ceiling: only brighter is a ghost.
+        crushed = known < tone.black
+        known = np.where(crushed, np.clip(seen, known, tone.ceiling), known)
+        correction[crushed] = 1.0
         seen = seen * correction
         difference = seen - known
+        # What is clipped is at least that bright: in the yardstick only darker is a ghost, in the
+        # frame only brighter.
         near_limit = cv2.dilate(self.clipped.view(np.uint8), JPEG_BLOCK).view(np.bool_)
-        # Where the yardstick is clipped the scene is at least that bright: only darker is a ghost.
         np.minimum(difference, 0.0, out=difference, where=near_limit & (known > NEAR_CLIP))
-        variance += spread2 * known * seen
+        np.maximum(difference, 0.0, out=difference, where=~view.usable)
+        np.maximum(spread2, MAX_SPREAD**2, out=spread2, where=~view.usable)  # beyond the fitted tones
         steepness = _steepness(known)
         np.maximum(steepness, _steepness(seen), out=steepness, where=near_limit)  # the limit hides edges
+        variance = mine + theirs * np.square(correction)
+        variance += spread2 * known * seen
         variance += np.square(EDGE * steepness)
         return np.asarray(np.square(difference) / variance, np.float32)
 
@@ -172,6 +186,8 @@ class _ToneDifference:
     tones: NDArray[np.float64]  # knots, log2 of known radiance
     stops: NDArray[np.float64]  # the smooth difference there
     spread: NDArray[np.float64]  # relative scatter about it, one sigma
+    black: float  # known radiance below which the yardstick saw nothing but its own black
+    ceiling: float  # and what the frame sees there at most
 
     @classmethod
     def between(
@@ -186,8 +202,10 @@ class _ToneDifference:
         some = (slice(None, None, stride), slice(None, None, stride))
         known, seen, variance = known[some].ravel(), seen[some].ravel(), variance[some].ravel()
         sure = known_ok[some].ravel() & (known > 0) & (known**2 > 4 * variance)
-        known, seen = known[sure], seen[sure]
-        recorded = seen_ok[some].ravel()[sure] & (seen > 0)
+        recorded = seen_ok[some].ravel() & (seen > 0)
+        in_black = seen[recorded & ~sure & known_ok[some].ravel()]
+        noise = float(np.median(variance[~sure])) ** 0.5 if len(in_black) else 0.0
+        known, seen, recorded = known[sure], seen[sure], recorded[sure]
         tone = np.log2(known)
         bins = []
         for low in np.arange(-14.0, 6.5, 0.5):
@@ -195,15 +213,19 @@ class _ToneDifference:
             both = inside & recorded
             if np.count_nonzero(both) >= max(60, 0.6 * np.count_nonzero(inside)):
                 bins.append((low + 0.25, np.log2(seen[both] / known[both])))
-        if len(bins) < 3:
-            return cls(np.array([0.0]), np.array([0.0]), np.array([RELATIVE]))
+        # Blacks are crushed where the darkest tones still comparable are off, or none are.
+        crushed = len(in_black) >= 60 and (not bins or float(np.median(bins[0][1])) > CRUSHED)
+        black, ceiling = (noise, float(np.percentile(in_black, 90))) if crushed else (0.0, 0.0)
+        if not bins:
+            return cls(np.array([0.0]), np.array([0.0]), np.array([RELATIVE]), black, ceiling)
         tones = np.array([centre for centre, _ in bins])
         medians = np.array([np.median(ratios) for _, ratios in bins])
         weights = np.array([min(len(ratios), 2000) ** 0.5 for _, ratios in bins])
         fit = np.polynomial.Polynomial.fit(tones, medians, min(5, (len(bins) - 1) // 2), w=weights)
         stops = np.clip(fit(tones), -FORGIVEN, FORGIVEN)
         scatter = [1.48 * np.median(np.abs(r - s)) for (_, r), s in zip(bins, stops, strict=True)]
-        return cls(tones, stops, np.clip(np.array(scatter) * np.log(2), RELATIVE, MAX_SPREAD))
+        spread = np.clip(np.array(scatter) * np.log(2), RELATIVE, MAX_SPREAD)
+        return cls(tones, stops, spread, black, ceiling)
 
     def at(self, known: Float) -> tuple[Float, Float]:
         """Return the factor that undoes the difference, and the squared scatter, at each pixel's tone."""

@@ -98,8 +98,8 @@ class Response:
     """A camera's response curve as a value that travels with its frame.
 
     ``table`` has shape (K, 3): linear light of each channel at K equally spaced codes from 0 to 1,
-    non-decreasing, last row at most 1. Files with uint8 or uint16 codes are decoded through it;
-    float files are linear by convention and are not.
+    non-decreasing; the last row is 1 for developed pictures. Files with uint8 or uint16 codes are
+    decoded through it; float files are linear by convention and are not.
     """
 
     name: str
@@ -135,7 +135,9 @@ class Response:
     def decode(self, codes: Array) -> Float:
         """Return linear light, float32, of codes with shape (..., 3) and dtype uint8, uint16 or float."""
         if codes.dtype == np.uint8:
-            return np.asarray(cv2.LUT(codes, self.sampled(256).reshape(1, 256, 3)), dtype=np.float32)
+            rows = codes if codes.ndim == 3 else codes.reshape(-1, 1, 3)
+            linear = cv2.LUT(rows, self.sampled(256).reshape(1, 256, 3))
+            return np.asarray(linear.reshape(codes.shape), dtype=np.float32)
         if codes.dtype == np.uint16 and self.is_linear:
             return np.asarray(codes * (self.table[-1] / np.float32(65535)), dtype=np.float32)
         if codes.dtype == np.uint16:

@@ -32,7 +32,7 @@ STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes 
 CLIPPED = 0.97  # linear level where a weight is zero
 FADE_RAW, FADE_DEVELOPED = 0.88, 0.80  # where it begins to fade; the shoulder of a JPEG's curve is a guess
 DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count as clipped, and where it is
-LAST_RESORT = 1e-6  # weight of the shortest frame where all are clipped
+LAST_RESORT = 1e-6  # weight of the shortest trusted frame where all are clipped
 OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
 DISTRUST = 0.02  # trust below this is none at all
 
@@ -210,11 +210,11 @@ def _combine(
         peaks.append(peak)
         lights.append(light)
         usable.append(share)
-    first_guess = photons / np.maximum(expected, np.float32(1e-20))
+    first_guess = np.maximum(photons, np.float32(0)) / np.maximum(expected, np.float32(1e-20))
 
     total = np.zeros_like(peaks[0])
     sums = [np.zeros_like(peaks[0]) for _ in range(3)]
-    shortest = min(source.ratio for source in frames)
+    unspoken = np.ones_like(peaks[0])  # where no shorter frame is trusted
     for source, signal, share in zip(frames, signals, usable, strict=True):
         e, noise = source.ratio, source.frame.noise
         weight = (
@@ -222,8 +222,9 @@ def _combine(
             * np.float32(e * e)
             / (first_guess * np.float32(noise.photon * e) + np.float32(noise.read**2))
         )
-        last = np.float32(LAST_RESORT * (shortest / e) ** 3)
-        weight += last if signal.trust is None else last * (signal.trust > 0)
+        trusted = np.float32(1) if signal.trust is None else (signal.trust > 0).astype(np.float32)
+        weight += np.float32(LAST_RESORT * e) * trusted * unspoken
+        unspoken *= 1 - trusted
         total += weight
         weight *= np.float32(1 / e)
         for plane, own in zip(sums, signal.planes, strict=True):
@@ -286,7 +287,8 @@ def _neutralise(
     own = smoothstep(DOUBTFUL, CERTAIN, shortest)
     balanced = values / neutral[:, None].astype(np.float32)
     brightest = (balanced * (own > 0.5)).max(axis=0)
-    others = (balanced.sum(axis=0) - balanced) / 2
+    unclipped = 1 - own
+    others = (unclipped * balanced).sum(axis=0) / np.maximum(unclipped.sum(axis=0), np.float32(1e-3))
     raised = np.maximum(np.maximum(balanced, brightest), others)
     balanced += own * (raised - balanced)
     for plane, row, white in zip(sums, balanced, neutral, strict=True):
@@ -297,6 +299,6 @@ def _neutralise(
 def _transformed(planes: list[Float], to_rec709: Float) -> list[Float]:
     """Apply the colour matrix; colours outside Rec. 709 are brought to its border, not below zero."""
     if np.array_equal(to_rec709, np.eye(3)):
-        return planes
+        return [np.maximum(plane, 0.0) for plane in planes]
     rows = to_rec709.astype(np.float32)
     return [np.maximum(row[0] * planes[0] + row[1] * planes[1] + row[2] * planes[2], 0.0) for row in rows]

@@ -1,0 +1,380 @@
+"""Files in, radiance and a report out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hdrmerge.errors import BracketError, ExposureError, InputError
+from hdrmerge.exposure import Response
+from hdrmerge.group import StatedExposures
+from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
+from hdrmerge.pipeline import MergeOptions, merge_bracket
+from hdrmerge.simulate import (
+    Camera,
+    Mover,
+    Shake,
+    Simulated,
+    homography,
+    simulate_bracket,
+    write_jpegs,
+    write_pngs,
+)
+from hdrmerge.simulate_raw import write_dngs
+
+SIZE = 240, 360
+
+Writer = Callable[[Simulated, Path], list[Path]]
+
+
+@pytest.fixture(scope="module")
+def static(ramp: np.ndarray) -> Simulated:
+    return simulate_bracket(ramp, np.random.default_rng(1), size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def handheld(ramp: np.ndarray) -> Simulated:
+    matrix = homography(SIZE, rotation=0.5, shift=(20.0, 3.0))
+    shake = [matrix, np.eye(3), np.linalg.inv(matrix)]
+    return simulate_bracket(ramp, np.random.default_rng(2), size=SIZE, shake=shake)
+
+
+def recorded(sim: Simulated, clip: float = 0.95) -> np.ndarray:
+    """Where the shortest frame is not clipped."""
+    return np.asarray(sim.truth.max(axis=-1) * sim.relative_exposures[0] < clip)
+
+
+# --- radiometry through files ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("writer", "limit"), [(write_pngs, 0.02), (write_jpegs, 0.045)])
+def test_a_static_bracket_gives_the_scene_back(
+    static: Simulated, tmp_path: Path, writer: Writer, limit: float
+) -> None:
+    """In double precision the formula reaches 0.012 EV and, on texture as fine as this in JPEG, 0.042."""
+    paths = writer(static, tmp_path)
+    radiance, report = merge_bracket(paths)
+    assert ev_rms(radiance.pixels, static.truth, recorded(static), scale=False) <= limit
+    assert log_log_slope(radiance.pixels, static.truth, recorded(static)) == pytest.approx(1.0, abs=0.01)
+    assert max(report.ghost_shares) < 0.005
+    assert all(alignment.is_identity for alignment in report.alignments)
+
+
+def test_a_shaken_bracket_gives_the_scene_back(handheld: Simulated, tmp_path: Path) -> None:
+    radiance, report = merge_bracket(write_jpegs(handheld, tmp_path))
+    judged = recorded(handheld) & radiance.valid
+    assert judged.mean() > 0.9
+    assert ev_rms(radiance.pixels, handheld.truth, judged) <= 0.06
+    assert log_log_slope(radiance.pixels, handheld.truth, judged) == pytest.approx(1.0, abs=0.01)
+    assert all(alignment.used for alignment in report.alignments)
+
+
+def smooth_scene() -> np.ndarray:
+    """Colours that change slowly, so that demosaicing has nothing to guess."""
+    rng = np.random.default_rng(3)
+    log = cv2.resize(
+        rng.normal(0, 1.0, (6, 8, 3)).astype(np.float32), (720, 480), interpolation=cv2.INTER_CUBIC
+    )
+    log = 0.4 * log + 2.0 * log.mean(axis=2, keepdims=True) + np.linspace(-2, 2, 720)[None, :, None]
+    return np.exp2(log).astype(np.float32)
+
+
+@pytest.mark.parametrize("top", [None, 0.80, 0.90, 0.99])
+def test_a_raw_bracket_gives_the_scene_back(tmp_path: Path, top: float | None) -> None:
+    """Also when the shortest frame's maximum lies at 80 to 99 % of white."""
+    scene = smooth_scene()
+    share = 0.05
+    if top is not None:  # choose the exposure that puts the brightest pixel at ``top`` two stops down
+        views = simulate_bracket(scene, np.random.default_rng(4), size=SIZE).views[1].max(axis=-1)
+        share = max(float(np.mean(views >= views.max() / (4 * top))), 1e-6)
+    sim = simulate_bracket(scene, np.random.default_rng(4), size=SIZE, saturated_share=share)
+    radiance, report = merge_bracket(write_dngs(sim, tmp_path, np.random.default_rng(5)))
+    inner = recorded(sim) & (sim.truth.min(axis=-1) > 0.02)  # below, noise has the say
+    inner[:4] = inner[-4:] = inner[:, :4] = inner[:, -4:] = False  # demosaicing guesses at the border
+    assert inner.mean() > 0.6
+    assert ev_rms(radiance.pixels, sim.truth, inner) <= 0.02
+    assert log_log_slope(radiance.pixels, sim.truth, inner) == pytest.approx(1.0, abs=0.005)
+    assert max(report.ghost_shares) < 0.005
+
+
+def test_frames_of_different_iso_and_aperture_agree(static: Simulated, tmp_path: Path) -> None:
+    """The same exposures reached with other means merge to the same radiance."""
+    first, middle, last = static.shots
+    shots = (
+        replace(first, exposure_time=(first.exposure_time or 0) * 4, f_number=(first.f_number or 0) * 2),
+        middle,
+        replace(last, exposure_time=(last.exposure_time or 0) / 2, iso=200.0),
+    )
+    radiance, report = merge_bracket(write_pngs(replace(static, shots=shots), tmp_path))
+    frames = report.to_json()["frames"]
+    assert [frame["relative_ev"] for frame in frames] == pytest.approx([-2, 0, 2], abs=0.01)
+    assert ev_rms(radiance.pixels, static.truth, recorded(static), scale=False) <= 0.03
+
+
+# --- what moved -----------------------------------------------------------------------------------
+
+
+def walker(scene: np.ndarray, gain: float, centres: Sequence[tuple[float, float]]) -> Mover:
+    samples = 120
+    y, x = np.mgrid[0:samples, 0:samples] - (samples - 1) / 2
+    alpha = np.clip((samples / 2 - 2 - np.hypot(x, y)) / 3, 0, 1).astype(np.float32)
+    radiance = scene[100 : 100 + samples, 100 : 100 + samples] * np.float32(gain)
+    return Mover(radiance, alpha, np.array(centres, np.float64), np.zeros((len(centres), 2)))
+
+
+@pytest.fixture(scope="module")
+def street(ramp: np.ndarray, elsewhere: np.ndarray) -> Simulated:
+    """Hand-held; two objects, one brighter, one darker than what they pass, move by half their size."""
+    movers = [
+        walker(elsewhere, 0.25, [(80, 90), (110, 95), (140, 100)]),
+        walker(elsewhere, 0.02, [(240, 160), (215, 165), (190, 170)]),
+    ]
+    shake = Shake(rotation=0.2, shift=3.0)
+    return simulate_bracket(ramp, np.random.default_rng(6), size=SIZE, movers=movers, shake=shake)
+
+
+def test_the_moment_of_the_reference_is_kept(street: Simulated, tmp_path: Path) -> None:
+    paths = write_jpegs(street, tmp_path)
+    clean, report = merge_bracket(paths)
+    plain, _ = merge_bracket(paths, MergeOptions(deghost="none"))
+    moving = psnr_mu(clean.pixels, street.truth, street.moving)
+    assert moving >= psnr_mu(plain.pixels, street.truth, street.moving) + 6
+    whole = psnr_mu(clean.pixels, street.truth)
+    assert whole >= psnr_mu(plain.pixels, street.truth) + 5
+    alone = np.minimum(street.camera.decode(street.frames[1]), 1.0)
+    assert whole >= psnr_mu(alone, street.truth) + 3
+    assert report.ghost_shares[1] == 0.0
+    assert report.ghost_shares[0] > 0.02
+    assert report.ghost_shares[2] > 0.02
+
+
+def test_another_reference_keeps_another_moment(street: Simulated, tmp_path: Path) -> None:
+    """With the first frame as reference the objects are where the first frame saw them."""
+    radiance, report = merge_bracket(write_pngs(street, tmp_path), MergeOptions(reference="0"))
+    assert report.reference == 0
+    truth = street.views[0] * np.float32(street.relative_exposures[0])
+    there = cv2.warpPerspective(
+        street.moving.astype(np.uint8),
+        np.linalg.inv(street.homographies[0]),
+        SIZE[::-1],
+        flags=cv2.WARP_INVERSE_MAP,
+    )
+    assert psnr_mu(radiance.pixels, truth, there > 0) >= 36
+
+
+# --- hot pixels -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writer", [write_pngs, write_jpegs])
+def test_a_hot_pixel_of_a_long_exposure_is_gone(static: Simulated, tmp_path: Path, writer: Writer) -> None:
+    shots = tuple(replace(shot, exposure_time=(shot.exposure_time or 0.0) * 16) for shot in static.shots)
+    assert (shots[2].exposure_time or 0.0) >= 0.5
+    calm, _ = merge_bracket(writer(replace(static, shots=shots), tmp_path / "calm"))
+    code = static.frames[2].copy()
+    around_max = cv2.dilate(code, np.ones((3, 3), np.uint8)).max(axis=-1)
+    dim = np.argwhere(around_max[2:-2, 2:-2] < 130) + 2  # far below white in the longest frame
+    spots = dim[np.linspace(0, len(dim) - 1, 5).astype(int)]
+    for y, x in spots:
+        code[y, x] = 255
+    hot = replace(static, shots=shots, frames=(*static.frames[:2], code))
+    radiance, _ = merge_bracket(writer(hot, tmp_path / "hot"))
+    for y, x in spots:
+        around = np.s_[y - 1 : y + 2, x - 1 : x + 2]
+        np.testing.assert_allclose(radiance.pixels[around], calm.pixels[around], rtol=0.5)
+        assert radiance.pixels[around].max() <= 1.4 * calm.pixels[around].max()
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_happened(handheld: Simulated, tmp_path: Path) -> None:
+    paths = write_jpegs(handheld, tmp_path)
+    radiance, report = merge_bracket([paths[2], paths[0], paths[1]])
+    told = json.loads(json.dumps(report.to_json()))
+    assert told["reference"] == str(paths[1])
+    assert [frame["file"] for frame in told["frames"]] == [str(path) for path in paths]
+    assert [frame["relative_ev"] for frame in told["frames"]] == pytest.approx([-2, 0, 2], abs=0.01)
+    assert [frame["exposure_time"] for frame in told["frames"]] == pytest.approx(
+        handheld.exposure_times, rel=1e-3
+    )
+    assert {frame["exposure_source"] for frame in told["frames"]} == {"exif"}
+    assert {(frame["iso"], frame["f_number"]) for frame in told["frames"]} == {(100.0, 8.0)}
+    assert [frame["used"] for frame in told["frames"]] == [True] * 3
+    first, middle, last = (frame["alignment"] for frame in told["frames"])
+    assert middle == {
+        "model": "none",
+        "inliers": 0,
+        "residual_px": None,
+        "matrix": np.eye(3).tolist(),
+        "note": "",
+    }
+    for verdict, index in ((first, 0), (last, 2)):
+        assert verdict["model"] in ("similarity", "homography")
+        assert verdict["inliers"] >= 30
+        assert 0 < verdict["residual_px"] < 1
+        corners = np.array([[[0.0, 0.0], [359.0, 0.0], [0.0, 239.0], [359.0, 239.0]]])
+        found = cv2.perspectiveTransform(corners, np.array(verdict["matrix"]))
+        true = cv2.perspectiveTransform(corners, handheld.homographies[index])
+        assert np.abs(found - true).max() < 1.5
+    assert 0 <= told["clipped_share"] < 0.05
+    assert told["clipped_share"] == pytest.approx(1 - float(radiance.valid.mean()), abs=1e-6)
+    assert list(told["seconds"]) == ["read", "align", "deghost", "merge"]
+    assert told["warnings"] == []
+    assert radiance.reference.path == paths[1]
+    assert [shot.path for shot in radiance.inputs] == paths
+    assert "align=homography" in radiance.settings
+
+
+def test_a_frame_of_something_else_is_left_out_and_said(
+    static: Simulated, elsewhere: np.ndarray, tmp_path: Path
+) -> None:
+    other = simulate_bracket(elsewhere, np.random.default_rng(7), size=SIZE)
+    mixed = replace(static, frames=(other.frames[0], *static.frames[1:]))
+    radiance, report = merge_bracket(write_jpegs(mixed, tmp_path))
+    told = report.to_json()
+    assert [frame["used"] for frame in told["frames"]] == [False, True, True]
+    (warning,) = told["warnings"]
+    assert "IMG_0001.jpg" in warning
+    assert "left out" in warning
+    assert ev_rms(radiance.pixels, static.truth, radiance.valid, scale=False) <= 0.05
+
+
+def test_exposures_by_hand_win_over_the_file(static: Simulated, tmp_path: Path) -> None:
+    paths = write_pngs(static, tmp_path)
+    options = MergeOptions(exposures=StatedExposures(ev=(-3.0, 0.0, 3.0)))
+    _, report = merge_bracket(paths, options)
+    frames = report.to_json()["frames"]
+    assert [frame["relative_ev"] for frame in frames] == pytest.approx([-3, 0, 3])
+    assert {frame["exposure_source"] for frame in frames} == {"ev"}
+
+
+def test_files_without_exif_merge_by_hand(static: Simulated, tmp_path: Path) -> None:
+    paths = []
+    for number, codes in enumerate(static.frames):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(codes).save(paths[-1])
+    with pytest.raises(ExposureError, match=r"0\.png"):
+        merge_bracket(paths)
+    radiance, _ = merge_bracket(paths, MergeOptions(exposures=StatedExposures(ev_step=2.0)))
+    assert ev_rms(radiance.pixels, static.truth, recorded(static), scale=False) <= 0.03
+
+
+def test_the_curve_can_be_stated(ramp: np.ndarray, tmp_path: Path) -> None:
+    camera = Camera(response=Response.named("gamma2.2"))
+    sim = simulate_bracket(ramp, np.random.default_rng(8), size=SIZE, camera=camera)
+    paths = write_pngs(sim, tmp_path)
+    radiance, _ = merge_bracket(paths, MergeOptions(response="gamma2.2"))
+    assert log_log_slope(radiance.pixels, sim.truth, recorded(sim)) == pytest.approx(1.0, abs=0.002)
+    wrong, _ = merge_bracket(paths)
+    assert abs(log_log_slope(wrong.pixels, sim.truth, recorded(sim)) - 1.0) > 0.004
+
+
+def test_progress_runs_through_the_stages(static: Simulated, tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    merge_bracket(write_pngs(static, tmp_path), progress=lambda stage, share: told.append((stage, share)))
+    assert [stage for stage, _ in itertools.groupby(told, key=lambda entry: entry[0])] == [
+        "read",
+        "align",
+        "deghost",
+        "merge",
+    ]
+    for stage in ("read", "align", "deghost", "merge"):
+        shares = [share for name, share in told if name == stage]
+        assert shares[0] == 0.0
+        assert shares[-1] == pytest.approx(1.0)
+        assert shares == sorted(shares)
+
+
+# --- what must not matter -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
+def test_the_order_of_the_files_does_not_matter(
+    handheld: Simulated, tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    paths = write_jpegs(handheld, tmp_path)
+    radiance, _ = merge_bracket(paths)
+    again, _ = merge_bracket([paths[index] for index in order])
+    np.testing.assert_array_equal(again.pixels, radiance.pixels)
+    np.testing.assert_array_equal(again.valid, radiance.valid)
+
+
+def test_frames_on_disk_give_the_same_as_in_memory(
+    handheld: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_jpegs(handheld, tmp_path)
+    radiance, _ = merge_bracket(paths)
+    monkeypatch.setattr("hdrmerge.pipeline.SPOOL_BEYOND", 0)
+    spooled, _ = merge_bracket(paths)
+    np.testing.assert_array_equal(spooled.pixels, radiance.pixels)
+    np.testing.assert_array_equal(spooled.valid, radiance.valid)
+
+
+def test_orientation_turns_the_result(static: Simulated, tmp_path: Path) -> None:
+    shots = tuple(replace(shot, orientation=6) for shot in static.shots)
+    turned, _ = merge_bracket(write_pngs(replace(static, shots=shots), tmp_path / "turned"))
+    upright, _ = merge_bracket(write_pngs(static, tmp_path / "upright"))
+    assert turned.pixels.shape == (SIZE[1], SIZE[0], 3)
+    mutual = upright.valid & (upright.pixels.min(axis=-1) > 0.01)
+    error = np.log2(np.rot90(turned.pixels, 1)[mutual] / upright.pixels[mutual])
+    assert np.abs(error).max() < 1e-3
+
+
+@pytest.mark.parametrize("names", [["a b [1].jpg", "Ärger é.jpg", "日本 (2).jpg"]])
+def test_any_file_name(static: Simulated, tmp_path: Path, names: list[str]) -> None:
+    paths = [
+        path.rename(tmp_path / name) for path, name in zip(write_jpegs(static, tmp_path), names, strict=True)
+    ]
+    _, report = merge_bracket(paths)
+    assert [shot.path.name for shot in report.shots] == names
+
+
+@pytest.mark.parametrize("size", [(37, 53), (2, 2), (8, 5)])
+def test_small_and_odd_sizes(ramp: np.ndarray, tmp_path: Path, size: tuple[int, int]) -> None:
+    sim = simulate_bracket(ramp, np.random.default_rng(9), size=size)
+    radiance, _ = merge_bracket(write_pngs(sim, tmp_path))
+    assert radiance.pixels.shape == (*size, 3)
+    assert np.isfinite(radiance.pixels).all()
+    assert ev_rms(radiance.pixels, sim.truth, recorded(sim), scale=False) <= 0.08
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_bad_brackets_are_refused_before_decoding(static: Simulated, tmp_path: Path) -> None:
+    paths = write_jpegs(static, tmp_path)
+    for wrong, error in (
+        (paths[:1], BracketError),
+        ([paths[0], paths[0]], BracketError),
+        ([paths[0], tmp_path / "missing.jpg"], InputError),
+        ([paths[0], tmp_path], InputError),
+    ):
+        with pytest.raises(error) as caught:
+            merge_bracket(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_frame_is_an_error(static: Simulated, tmp_path: Path) -> None:
+    paths = write_jpegs(static, tmp_path)
+    data = paths[2].read_bytes()
+    paths[2].write_bytes(data[: int(len(data) * 0.7)])
+    with pytest.raises(InputError, match=r"IMG_0003\.jpg") as caught:
+        merge_bracket(paths)
+    assert "\n" not in str(caught.value)
+
+
+def test_mixed_sizes_are_refused(static: Simulated, ramp: np.ndarray, tmp_path: Path) -> None:
+    paths = write_jpegs(static, tmp_path)
+    with Image.open(paths[1]) as picture:
+        exif = picture.getexif()
+        picture.resize((180, 120)).save(paths[1], exif=exif)
+    with pytest.raises(BracketError, match=r"IMG_0002\.jpg: 180 x 120"):
+        merge_bracket(paths)
