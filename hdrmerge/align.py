@@ -36,7 +36,7 @@ FEATURE_PIXELS = 400_000  # size of the picture that SIFT sees
 BLACK = 0.0008  # linear level, about code 3 of 255 in sRGB: darker tones are noise and rounding
 PEDESTAL = 0.01  # linear level below which the darkest twentieth of a frame may be scattered light or fog
 CONVINCING = 0.5  # share of tracks that must agree where no features are to be asked
-SURE = 0.8  # share of tracks that must agree where there are too few details to see the success
+SURE, SURE_INLIERS = 0.8, 100  # share and number of tracks that must agree where details are too few to tell
 STILL = 0.25  # [px of the frame] a motion nowhere larger than this is none
 TRACK_ERROR = 0.1  # [px of the proxy] least standard error of a track
 OUTLIER = 3.0  # [standard errors] a track farther off is something that moved
@@ -265,7 +265,7 @@ def _elect(still: Array, moving: Array, fits: list[_Fit], factor: int) -> tuple[
     unmoved = np.abs(_apply(best.matrix, corners) - corners).max() <= STILL / factor
     moved = _likeness(still, moving, best.matrix)
     worse = plain is not None and moved is not None and moved < plain + 0.002
-    unsure = moved is None and (best.share < SURE or best.inliers < MIN_INLIERS["homography"])
+    unsure = moved is None and (best.share < SURE or best.inliers < SURE_INLIERS)
     if unmoved or worse or unsure:
         return replace(best, model="none", matrix=np.eye(3)), plain
     return best, moved

@@ -203,8 +203,9 @@ class _ToneDifference:
         known, seen, variance = known[some].ravel(), seen[some].ravel(), variance[some].ravel()
         sure = known_ok[some].ravel() & (known > 0) & (known**2 > 4 * variance)
         recorded = seen_ok[some].ravel() & (seen > 0)
-        in_black = seen[recorded & ~sure & known_ok[some].ravel()]
-        noise = float(np.median(variance[~sure])) ** 0.5 if len(in_black) else 0.0
+        unsure = known_ok[some].ravel() & ~sure
+        in_black = seen[recorded & unsure]
+        noise = 2 * float(np.median(variance[unsure])) ** 0.5 if len(in_black) else 0.0
         known, seen, recorded = known[sure], seen[sure], recorded[sure]
         tone = np.log2(known)
         bins = []
