@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -15,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .errors import HdrmergeError
+from .errors import HdrmergeError, OutputError
 
 if TYPE_CHECKING:
     from .bracket import RadianceMap
@@ -31,7 +33,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except HdrmergeError as error:
-            print(f"hdrmerge: {error}", file=sys.stderr)
+            print(f"hdrmerge: {' '.join(str(error).splitlines())}", file=sys.stderr)
             raise typer.Exit(EXIT_FAILED) from None
         except KeyboardInterrupt:
             print("hdrmerge: interrupted, nothing half-written is left", file=sys.stderr)
@@ -52,7 +54,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"hdrmerge {__version__} (PyPI; not the programs of the same name by J. Celaya and W. Jakob)")
+        print(f"hdrmerge {__version__}, the Python package")
+        print("(not jcelaya/hdrmerge, which Debian calls hdrmerge, and not wjakob/hdrmerge)")
         raise typer.Exit
 
 
@@ -65,12 +68,37 @@ def main(
 ) -> None:
     """Turn exposure brackets into linear HDR images.
 
-    A merge works in this order: read the files (metadata, then pixels, made linear) -> check that
-    they are one bracket -> align to the reference -> find what moved -> merge with noise-optimal
-    weights -> write the HDR file -> tone map and write the preview.
+    A merge works in this order:
+
+      1. read the metadata and check that the files are one bracket
+      2. decode the pixels and make them linear
+      3. align all frames to the reference
+      4. find what moved
+      5. merge, weighted by the noise of each frame
+      6. write the HDR file
+      7. tone map and write the preview
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    Example: hdrmerge merge IMG_0001.JPG IMG_0002.JPG IMG_0003.JPG
     """
+    _claim_streams()
+
+
+def _claim_streams() -> None:
+    """Keep stderr for our own lines, and let stdout hold any file name.
+
+    LibRaw, libpng and libtiff print what they find wrong by themselves, past Python; here it becomes
+    part of the error. They get the null device for their stderr, and Python a copy of the real one.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    warnings.filterwarnings("ignore", module="PIL")
+    stream = sys.stderr
+    if stream is not sys.__stderr__ or stream is None:
+        return
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class Align(str, Enum):
@@ -111,19 +139,17 @@ class ToneCurve(str, Enum):
     mulaw = "mulaw"
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
-    """Parse ``1/500,1/60,0.125`` or ``-2,0,2``; fractions and decimals alike."""
-    if text is None:
-        return ()
+def _numbers(text: str | None, option: str, low: float, high: float) -> tuple[float, ...]:
+    """Parse ``1/500,1/60,0.125`` or ``-2,0,2``: fractions and decimals from ``low`` to ``high``."""
     values = []
-    for part in text.split(","):
-        numerator, _, denominator = part.strip().removesuffix("s").partition("/")
+    for part in text.split(",") if text is not None else []:
+        numerator, slash, denominator = part.strip().partition("/")
         try:
-            value = float(numerator) / float(denominator or 1)
+            value = float(numerator) / float(denominator) if slash else float(numerator)
         except (ValueError, ZeroDivisionError):
             raise typer.BadParameter(f"{part.strip()!r} is no number", param_hint=option) from None
-        if not -1e6 < value < 1e6 or (option == "--times" and value <= 0):
-            raise typer.BadParameter(f"{part.strip()} is out of range", param_hint=option)
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{part.strip()} is not between {low:g} and {high:g}", param_hint=option)
         values.append(value)
     return tuple(values)
 
@@ -136,7 +162,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")
 @app.command(no_args_is_help=True)
 def merge(
     frames: Annotated[
-        list[Path], typer.Argument(help="The photographs of one bracket, in any order.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="The photographs of one bracket, in any order.", readable=False, show_default=False
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -144,6 +173,7 @@ def merge(
             "--output",
             "-o",
             metavar="FILE|FOLDER",
+            readable=False,
             help="A file (.exr, .hdr, .tif) or a folder.",
             show_default="first-last.exr beside the first frame",
         ),
@@ -158,14 +188,16 @@ def merge(
     ] = None,
     times: Annotated[
         str | None,
-        typer.Option(metavar="T,T,...", help="Exposure times [s], one a frame: 1/500,1/60,1/8."),
+        typer.Option(metavar="T,T,...", help="Exposure times in seconds, one a frame: 1/500,1/60,1/8."),
     ] = None,
     ev: Annotated[
         str | None,
-        typer.Option(metavar="EV,EV,...", help="Exposures [stops], one a frame, larger is brighter: -2,0,2."),
+        typer.Option(
+            metavar="EV,EV,...", help="Exposures in stops, one a frame, larger is brighter: -2,0,2."
+        ),
     ] = None,
     ev_step: Annotated[
-        float | None,
+        str | None,
         typer.Option(metavar="EV", help="Stops from each frame to the next, files from dark to bright."),
     ] = None,
     response: Annotated[
@@ -190,7 +222,13 @@ def merge(
     ] = True,
     operator: Annotated[ToneCurve, typer.Option(help="Tone mapping of the preview.")] = ToneCurve.durand2002,
     report_file: Annotated[
-        Path | None, typer.Option("--json", metavar="REPORT", help="Write what happened; - for stdout.")
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="REPORT",
+            readable=False,
+            help="Write what happened; - for stdout, in place of the names.",
+        ),
     ] = None,
     force: Force = False,
     verbose: Verbose = False,
@@ -203,23 +241,26 @@ def merge(
 
     Example: hdrmerge merge IMG_0001.JPG IMG_0002.JPG IMG_0003.JPG -o sunset.exr
     """
-    stated = _numbers(times, "--times"), _numbers(ev, "--ev")
-    if sum((bool(stated[0]), bool(stated[1]), ev_step is not None)) > 1:
+    if sum(option is not None for option in (times, ev, ev_step)) > 1:
         raise typer.BadParameter("--times, --ev and --ev-step say the same thing; give one of them")
+    seconds, stops = _numbers(times, "--times", 1e-9, 1e6), _numbers(ev, "--ev", -30, 30)
+    step = _numbers(ev_step, "--ev-step", -15, 15)
+    if len(step) > 1:
+        raise typer.BadParameter("one number, the same step between all frames", param_hint="--ev-step")
 
     from .group import StatedExposures
     from .pipeline import MergeOptions, merge_bracket
-    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES, check_target, write
+    from .write import RADIANCE_SUFFIXES, write
 
-    target = _target(frames, output)
+    name = f"{frames[0].stem}-{frames[-1].stem}.exr"
+    target = _target(output, frames[0].parent / name, RADIANCE_SUFFIXES)
     picture = target.with_suffix(".jpg") if preview else None
-    _refuse_to_overwrite_input(frames, [target, *([picture] if picture else [])])
-    check_target(target, RADIANCE_SUFFIXES, force=force)
-    if picture:
-        check_target(picture, PREVIEW_SUFFIXES, force=force)
+    outputs = [target, *([picture] if picture else [])]
+    to_stdout = report_file is not None and str(report_file) == "-"
+    _check_targets([*outputs, *([report_file] if report_file and not to_stdout else [])], frames, force)
     options = MergeOptions(
         reference=reference,
-        exposures=StatedExposures(*stated, ev_step),
+        exposures=StatedExposures(seconds, stops, step[0] if step else None),
         response=response.value if response else None,
         align=align.value,
         deghost=deghost.value,
@@ -228,20 +269,21 @@ def merge(
     with _progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
-        warnings = [*report.warnings]
-        warnings += write(radiance, target, compression=compression.value, float32=float32, force=force)
+        doubts = [*report.warnings]
+        doubts += write(radiance, target, compression=compression.value, float32=float32, force=force)
         progress("write", 0.5)
         if picture:
             _preview(radiance, picture, operator.value, force)
         progress("write", 1.0)
-    outputs = [target, *([picture] if picture else [])]
     if report_file:
-        _write_json(report_file, report, outputs, warnings)
-    for warning in warnings:
-        print(f"hdrmerge: warning: {warning}", file=sys.stderr)
+        _write_json(None if to_stdout else report_file, report, outputs, doubts)
+    if quiet:
+        return
+    for doubt in doubts:
+        print(f"hdrmerge: warning: {doubt}", file=sys.stderr)
     if verbose:
         _print_verdicts(report)
-    if not quiet:
+    if not to_stdout:
         print(*outputs, sep="\n")
 
 
@@ -250,7 +292,10 @@ def preview(
     radiance_files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILES...", help="Merged files: .exr, .hdr or float .tif.", show_default=False
+            metavar="FILES...",
+            help="Merged files: .exr, .hdr or float .tif.",
+            readable=False,
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -259,6 +304,7 @@ def preview(
             "--output",
             "-o",
             metavar="FILE|FOLDER",
+            readable=False,
             help="A .jpg or .png file, or a folder.",
             show_default="a JPEG beside each file",
         ),
@@ -272,44 +318,41 @@ def preview(
     Example: hdrmerge preview sunset.exr -o sunset.png --operator reinhard2002
     """
     from .load import load
-    from .write import PREVIEW_SUFFIXES, check_target
+    from .write import PREVIEW_SUFFIXES
 
-    one_file = output is not None and output.suffix.lower() in PREVIEW_SUFFIXES and not output.is_dir()
-    if one_file and len(radiance_files) > 1:
-        raise typer.BadParameter("-o names one file and there are several to render; name a folder")
-    for source in radiance_files:
-        target = (
-            output if one_file and output else (output or source.parent) / source.with_suffix(".jpg").name
-        )
-        check_target(target, PREVIEW_SUFFIXES, force=force)
+    targets = [_target(output, source.with_suffix(".jpg"), PREVIEW_SUFFIXES) for source in radiance_files]
+    _check_targets(targets, radiance_files, force)
+    for source, target in zip(radiance_files, targets, strict=True):
         _preview(load(source), target, operator.value, force)
         if not quiet:
             print(target)
 
 
-def _target(frames: list[Path], output: Path | None) -> Path:
-    """Return the file that ``-o`` means: itself by its suffix, else first-last.exr in that folder."""
-    name = f"{frames[0].stem}-{frames[-1].stem}.exr"
-    if output is None:
-        return frames[0].parent / name
+def _target(output: Path | None, default: Path, suffixes: Sequence[str]) -> Path:
+    """Return the file that ``-o`` means: itself by its suffix, else one named as ``default`` in it."""
     from .fileformat import RAW_SUFFIXES
     from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES
 
+    if output is None:
+        return default
     suffix = output.suffix.lower()
     if output.is_dir():
-        return output / name
-    if suffix in PREVIEW_SUFFIXES or suffix in RAW_SUFFIXES:
-        raise typer.BadParameter(
-            f"{output}: HDR is written as {', '.join(RADIANCE_SUFFIXES)}; the preview comes beside it"
-        )
-    return output if suffix in RADIANCE_SUFFIXES else output / name
+        return output / default.name
+    if suffix not in suffixes and suffix in {*PREVIEW_SUFFIXES, *RADIANCE_SUFFIXES, *RAW_SUFFIXES}:
+        raise typer.BadParameter(f"{output}: this command writes {', '.join(suffixes)}", param_hint="-o")
+    return output if suffix in suffixes else output / default.name
 
 
-def _refuse_to_overwrite_input(frames: list[Path], outputs: list[Path]) -> None:
-    inputs = {os.path.realpath(frame): frame for frame in frames}
-    for path in outputs:
-        if os.path.realpath(path) in inputs:
-            raise HdrmergeError(f"{path}: the output would replace an input; choose another name with -o")
+def _check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool) -> None:
+    """Refuse, before the work begins, targets that are inputs, that exist, or that are one file."""
+    from .write import check_target
+
+    for target in targets:
+        if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
+            raise OutputError(f"{target}: the output would replace an input; choose another name with -o")
+        if targets.count(target) > 1:
+            raise OutputError(f"{target}: several outputs of this name; give -o a folder, or run them singly")
+        check_target(target, (target.suffix.lower(),), force=force)
 
 
 def _preview(radiance: RadianceMap, path: Path, operator: str, force: bool) -> None:
@@ -320,10 +363,11 @@ def _preview(radiance: RadianceMap, path: Path, operator: str, force: bool) -> N
     write_preview(display, path, shot=radiance.reference, force=force)
 
 
-def _write_json(path: Path, report: Report, outputs: list[Path], warnings: list[str]) -> None:
-    values = {**report.to_json(), "outputs": [str(output) for output in outputs], "warnings": warnings}
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    if str(path) == "-":
+def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: list[str]) -> None:
+    """Write the report, on stdout without a path."""
+    values = {**report.to_json(), "outputs": [str(output) for output in outputs], "warnings": doubts}
+    text = json.dumps(values, indent=2) + "\n"
+    if path is None:
         sys.stdout.write(text)
         return
     from .write import write_text
@@ -334,6 +378,7 @@ def _write_json(path: Path, report: Report, outputs: list[Path], warnings: list[
 def _print_verdicts(report: Report) -> None:
     """Print a table on stderr: exposure, alignment and ghosts of every frame."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
@@ -343,7 +388,7 @@ def _print_verdicts(report: Report) -> None:
         alignment = frame["alignment"]
         residual = alignment["residual_px"]
         table.add_row(
-            Path(frame["file"]).name,
+            escape(Path(frame["file"]).name),
             f"{frame['relative_ev']:+.2f}",
             "reference" if i == report.reference else alignment["model"] if frame["used"] else "left out",
             "" if i == report.reference else str(alignment["inliers"]),
@@ -353,7 +398,9 @@ def _print_verdicts(report: Report) -> None:
     console = Console(stderr=True)
     console.print(table)
     seconds = "  ".join(f"{stage} {value:.2f} s" for stage, value in report.seconds.items())
-    console.print(f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False)
+    console.print(
+        f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False, soft_wrap=True
+    )
 
 
 @contextmanager

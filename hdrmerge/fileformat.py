@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from .errors import InputError
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is raised here
 
 Kind = Literal["jpeg", "png", "tiff", "heic", "raw"]
 
@@ -17,8 +24,8 @@ RAW_SUFFIXES = frozenset(
         ".pef .ptx .qtk .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
     ).split()
 )
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif"}
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def kind_of(path: Path) -> Kind:
@@ -26,12 +33,8 @@ def kind_of(path: Path) -> Kind:
     try:
         with path.open("rb") as file:
             head = file.read(16)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the name") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; name the photographs in it") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     if not head:
         raise InputError(f"{path}: the file is empty; copy it again from the card")
     suffix = path.suffix.lower()
@@ -41,7 +44,7 @@ def kind_of(path: Path) -> Kind:
         return "png"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return "heic"
-    if head.startswith(TIFF_MAGIC) and suffix not in RAW_SUFFIXES:
+    if head.startswith(_TIFF_MAGIC) and suffix not in RAW_SUFFIXES:
         return "tiff"
     if suffix in RAW_SUFFIXES:
         return "raw"
@@ -50,42 +53,77 @@ def kind_of(path: Path) -> Kind:
     )
 
 
-def pillow_open(path: Path, kind: Kind) -> Any:
-    """Open with Pillow, which reads the header and decodes only when asked."""
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Return the error to raise for a file that the system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such file; check the name")
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{path}: is a folder; name the photographs in it")
+    return InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions")
+
+
+def damaged(path: Path, finding: object) -> InputError:
+    """Return the error to raise for a photograph of which something is missing; one line, always."""
+    return InputError(f"{path}: ends early or is damaged ({one_line(finding)}); copy it again from the card")
+
+
+def one_line(finding: object) -> str:
+    """Return somebody else's message, or the name of an exception without one."""
+    return " ".join(str(finding).split()) or type(finding).__name__
+
+
+@contextmanager
+def open_pillow(path: Path, file: BinaryIO) -> Iterator[Any]:
+    """Open a picture (`PIL.Image.Image`) and read its header; whatever ails it becomes an `InputError`."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # panoramas are large; a lying header fails when it is decoded
-    if kind == "heic":
-        try:
-            import pillow_heif
-        except ModuleNotFoundError:
-            raise InputError(
-                f"{path}: HEIC needs an extra package; run pip install 'hdrmerge[heic]'"
-            ) from None
-        pillow_heif.register_heif_opener()
-    return Image.open(path)
+    Image.MAX_IMAGE_PIXELS = None  # panoramas are large; a header that lies is found out elsewhere
+    file.seek(0)
+    try:
+        with Image.open(file) as picture:
+            yield picture
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise damaged(path, error) from None
 
 
-def check_complete(path: Path, kind: Kind, data: bytes) -> None:
+def open_heic(path: Path, file: BinaryIO) -> Any:
+    """Open a HEIC picture (`pillow_heif.HeifFile`): upright, 10 and 12 bits kept, decoded when asked."""
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        raise InputError(f"{path}: HEIC needs one package more: pip install 'hdrmerge[heic]'") from None
+    file.seek(0)
+    try:
+        return pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise damaged(path, error) from None
+
+
+def check_complete(path: Path, kind: Kind, file: BinaryIO) -> None:
     """Raise `InputError` where the file ends before its picture does.
 
-    Decoders differ here, and OpenCV's says nothing: it returns a grey tail.
+    Decoders differ here, and OpenCV's says nothing: it returns a grey tail. Only what frames the
+    pixels is read, except in PNG, whose checksums are worth their time.
     """
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
     if kind == "jpeg":
-        missing = _jpeg_ends_early(data)
+        missing = _jpeg_ends_early(file.read())
     elif kind == "png":
-        missing = _png_ends_early(data)
-    elif data.startswith(TIFF_MAGIC):
-        missing = _tiff_ends_early(path, strict=kind == "tiff")
+        missing = _png_ends_early(file.read())
+    elif head.startswith(_TIFF_MAGIC):
+        missing = _tiff_ends_early(file, strict=kind == "tiff")
+    elif head[4:8] == b"ftyp":
+        missing = _boxes_end_early(file)
     else:
-        return  # libheif and LibRaw refuse what they cannot decode
+        return  # RAW formats of their own, which LibRaw refuses where they end early
     if missing:
-        raise InputError(
-            f"{path}: the file ends early or is damaged ({missing}); copy it again from the card"
-        )
+        raise damaged(path, missing)
 
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # start of frame: baseline, extended, progressive
 
 
 def _jpeg_ends_early(data: bytes) -> str:
@@ -100,9 +138,19 @@ def _jpeg_ends_early(data: bytes) -> str:
             return ""
         if code == 0x01:
             continue
-        at += int.from_bytes(data[at : at + 2], "big")
-        if at > len(data):
+        segment = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+        at += 2 + len(segment)
+        if at >= len(data):
             return "inside a segment"
+        if code in _HUFFMAN_FRAMES and len(data) * 8 < _blocks(segment):
+            return f"{len(data)} bytes for a picture that takes {_blocks(segment) // 8} at least"
+
+
+def _blocks(frame: bytes) -> int:
+    """Count the 8 x 8 blocks that a start-of-frame segment announces; each takes a bit or more."""
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    samplings = [(byte >> 4) * (byte & 15) for byte in frame[7::3]]
+    return width * height // 64 * sum(samplings) // max([*samplings, 1])
 
 
 def _png_ends_early(data: bytes) -> str:
@@ -113,35 +161,55 @@ def _png_ends_early(data: bytes) -> str:
         name, end = data[at + 4 : at + 8], at + 12 + length
         if end > len(data):
             break
-        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            return f"bad checksum in chunk {name.decode('latin-1')}"
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"bad checksum in chunk {name.decode('latin-1')!r}"
         if name == b"IEND":
             return ""
         at = end
     return "no IEND chunk"
 
 
-def _tiff_ends_early(path: Path, strict: bool) -> str:
+def _tiff_ends_early(file: BinaryIO, strict: bool) -> str:
     """Compare the strips and tiles that a TIFF's directories promise with the file's length.
 
     RAW files are TIFFs of a kind; what tifffile cannot make of them is left to LibRaw.
     """
     import tifffile
 
-    length = path.stat().st_size
+    length = file.seek(0, 2)
+    file.seek(0)
     try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = list(tiff.pages)
-            pages += [sub for page in tiff.pages for sub in (page.pages or ())]
+        with tifffile.TiffFile(file) as tiff:
+            pages = [*tiff.pages]
+            pages += [sub for page in pages for sub in page.pages or ()]
             for page in pages:
-                for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-                    if offset + count > length:
-                        return "its pixels reach past the end"
+                ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
+                if max(ends, default=0) > length:
+                    return "its pixels reach past the end"
+                if strict and len(page.dataoffsets) < math.prod(page.chunked):
+                    return "fewer strips than its header announces"
+                bits = sum(page.databytecounts) * 8
+                if strict and page.compression == 1 and bits < page.size * page.bitspersample:
+                    return "fewer pixels than its header announces"
+            return "" if pages or not strict else "no picture in it"
     except Exception as error:  # tifffile raises many kinds on damaged directories
         return one_line(error) if strict else ""
-    return ""
 
 
-def one_line(error: Exception) -> str:
-    """Return the message of somebody else's exception on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _boxes_end_early(file: BinaryIO) -> str:
+    """Walk the outermost boxes of HEIC and CR3 (ISO/IEC 14496-12, 4.2)."""
+    length = file.seek(0, 2)
+    at, names = 0, set()
+    while at + 8 <= length:
+        file.seek(at)
+        header = file.read(16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:  # the size follows in 64 bits
+            size = int.from_bytes(header[8:], "big")
+        elif size == 0:  # to the end of the file
+            size = length - at
+        if size < 8 or at + size > length:
+            return f"inside box {header[4:8].decode('latin-1')!r}"
+        names.add(header[4:8])
+        at += size
+    return "" if b"mdat" in names else "no pixels in it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ def form_bracket(shots: Sequence[Shot], reference: str | None = None) -> tuple[l
     _refuse_mixed_sizes(shots)
     _refuse_missing_exposures(shots)
     chosen = None if reference is None else shots[_reference_index(shots, reference)]
-    ordered = sorted(shots, key=lambda shot: shot.exposure or 0.0)
+    ordered = sorted(shots, key=lambda shot: (shot.exposure or 0.0, str(shot.path)))
     middle = (len(ordered) - 1) // 2
     return ordered, middle if chosen is None else ordered.index(chosen)
 
@@ -123,7 +124,7 @@ def _refuse_missing_exposures(shots: Sequence[Shot]) -> None:
 
 
 def _reference_index(shots: Sequence[Shot], reference: str) -> int:
-    if reference.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", reference):
         index = int(reference)
         if 0 <= index < len(shots):
             return index
@@ -136,4 +137,4 @@ def _reference_index(shots: Sequence[Shot], reference: str) -> int:
         ):
             return i
     names = ", ".join(Path(shot.path).name for shot in shots)
-    raise BracketError(f"--reference {reference}: not one of the frames ({names})")
+    raise BracketError(f"--reference {reference}: not one of the frames; give one of {names}, or an index")

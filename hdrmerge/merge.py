@@ -33,6 +33,7 @@ CLIPPED = 0.97  # linear level where a weight is zero
 FADE_RAW, FADE_DEVELOPED = 0.88, 0.80  # where it begins to fade; the shoulder of a JPEG's curve is a guess
 DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count as clipped, and where it is
 LAST_RESORT = 1e-6  # weight of the shortest trusted frame where all are clipped
+SURELY_CLIPPED = 1.5  # signal that a shorter frame predicts, above which a nearly clipped one is clipped
 OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
 DISTRUST = 0.02  # trust below this is none at all
 
@@ -92,6 +93,7 @@ class _Input:
 
     frame: Frame
     ratio: float
+    electrons: float  # counted for the same light, relative to the reference
     matrix: Matrix | None  # reference pixel -> frame pixel; None = identity
     trust: Trust | None
     recolour: Float | None  # to the reference's linear colours; None = they are the same
@@ -104,6 +106,7 @@ class _Input:
         return cls(
             frame,
             frame.exposure / reference.exposure,
+            frame.exposure / frame.noise.photon / (reference.exposure / reference.noise.photon),
             None if alignment.is_identity else alignment.matrix,
             trust,
             None if np.allclose(recolour, np.eye(3), atol=1e-4) else recolour.astype(np.float32),
@@ -134,6 +137,9 @@ class _Input:
         flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (right - left, bottom - top)
         patch = cv2.warpAffine(self.trust, inward, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         belief = patch * np.float32(1 / 255)
+        # A long exposure outweighs the reference by its electrons. For trust to be its share in the
+        # blend, and not lost against that weight, it is scaled down accordingly.
+        belief = belief / (1 + (1 - belief) * np.float32(self.electrons))
         return np.asarray(np.where(belief > DISTRUST, belief, 0.0), np.float32)
 
 
@@ -195,20 +201,31 @@ def _combine(
     frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float
 ) -> tuple[list[Float], Mask]:
     """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid."""
-    peaks, lights, usable = [], [], []
+    peaks, usable = [], []
     photons, expected = np.float32(0), np.float32(0)
+    open_reference: Mask | None = None  # where the reference is not clipped, once it was seen
+    brightness: Float | None = None  # the largest channel's radiance in the last trusted shorter frame
     for source, signal in zip(frames, signals, strict=True):
         red, green, blue = signal.planes
         peak = np.maximum(np.maximum(red, green), blue)
         light = (red + blue) * np.float32(0.25) + green * np.float32(0.5)
-        share = smoothstep(CLIPPED * source.frame.clip, source.fade * source.frame.clip, peak)
+        fade = source.fade * source.frame.clip
+        share = smoothstep(CLIPPED * source.frame.clip, fade, peak)
         if signal.trust is not None:
             share *= signal.trust
+        if open_reference is not None:
+            share *= open_reference  # what clips the reference clips longer frames: this one saw another
+        if brightness is not None:  # JPEG turns clipped into nearly clipped where colours are strong
+            share *= (peak < fade) | (brightness < np.float32(SURELY_CLIPPED / source.ratio))
+        if source.is_reference:
+            open_reference = peak < CLIPPED * source.frame.clip
+        seen = peak * np.float32(1 / source.ratio)
+        known = brightness is not None and signal.trust is not None
+        brightness = np.where(signal.trust > 0.5, seen, brightness) if known else seen
         electrons = np.float32(1.0 / source.frame.noise.photon)
         photons = photons + share * light * electrons
         expected = expected + share * np.float32(electrons * source.ratio)
         peaks.append(peak)
-        lights.append(light)
         usable.append(share)
     first_guess = np.maximum(photons, np.float32(0)) / np.maximum(expected, np.float32(1e-20))
 

@@ -10,21 +10,29 @@ from __future__ import annotations
 import io
 import tempfile
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from .bracket import Frame, Shot
-from .colour import ADOBE_RGB, SRGB, Profile, read_profile
-from .errors import InputError
+from .colour import ADOBE_RGB, SRGB, Profile, primaries_to_rec709, read_profile
+from .errors import BracketError, InputError, OutputError
 from .exposure import Array, NoiseModel, Response
-from .fileformat import Kind, check_complete, kind_of, one_line, pillow_open
+from .fileformat import Kind, check_complete, damaged, kind_of, one_line, open_heic, open_pillow, unreadable
 from .metadata import says_adobe_rgb
 from .raw import HOT_PIXELS_FROM, read_raw
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot decode is raised below
+
 LINEAR = Response.named("linear")
+
+BAND = 64  # [rows] searched for hot pixels at a time: they stay in the cache
+
+_PRIMARIES = ("red_x", "red_y", "green_x", "green_y", "blue_x", "blue_y", "white_x", "white_y")
 
 
 def read_frame(
@@ -37,16 +45,15 @@ def read_frame(
     ``spool`` keeps the codes in a temporary file instead of in memory.
     """
     kind = kind_of(shot.path)
-    data = shot.path.read_bytes()
-    check_complete(shot.path, kind, data)
-    frame = (
-        read_raw(shot, reference or shot) if kind == "raw" else _read_developed(shot, kind, data, response)
-    )
-    codes = _without_hot_pixels(frame) if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM else frame.codes
-    return replace(frame, codes=SpooledCodes(codes[:]) if spool else codes)
-
-
-BAND = 256  # rows at a time: they stay in the cache
+    if reference and (kind == "raw") != (kind_of(reference.path) == "raw"):
+        raise BracketError(f"{shot.path}: RAW and developed files do not mix; give frames of one kind")
+    if kind == "raw":
+        with shot.path.open("rb") as file:
+            check_complete(shot.path, kind, file)
+        frame = read_raw(shot, reference or shot)
+    else:
+        frame = _read_developed(shot, kind, response)
+    return replace(frame, codes=SpooledCodes(frame.codes[:])) if spool else frame
 
 
 class SpooledCodes:
@@ -55,109 +62,172 @@ class SpooledCodes:
     def __init__(self, codes: Array) -> None:
         self.shape = codes.shape
         self.dtype = codes.dtype
+        self._row_bytes = codes[0].nbytes
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the object
-        self._file.write(np.ascontiguousarray(codes).data.cast("B"))
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+        weakref.finalize(self, self._file.close)
+        try:
+            self._file.write(np.ascontiguousarray(codes).data)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"{tempfile.gettempdir()}: no room for {codes.nbytes / 1e6:.0f} MB of pixels "
+                f"({error.strerror}); name a larger folder in the environment variable TMPDIR"
+            ) from None
 
     def __getitem__(self, rows: slice) -> Array:
         top, bottom, _ = rows.indices(self.shape[0])
         band = np.empty((max(bottom - top, 0), *self.shape[1:]), self.dtype)
-        target = band.data.cast("B")
         with self._lock:
-            self._file.seek(top * band[:1].nbytes)
-            filled = 0
-            while filled < len(target):
-                filled += self._file.readinto(target[filled:])
+            self._file.seek(top * self._row_bytes)
+            self._file.readinto(band.data)
         return band
 
 
-def _read_developed(shot: Shot, kind: Kind, data: bytes, response: Response | None) -> Frame:
-    """Decode JPEG, PNG, TIFF or HEIC."""
-    path = shot.path
-    profile = _profile(path, kind, data)
-    if profile is None:
-        codes, profile = _converted_to_srgb(path, kind), SRGB
-    else:
-        codes = _decode(path, kind, data)
+# --- developed files: JPEG, PNG, TIFF, HEIC -------------------------------------------------------
+
+
+def _read_developed(shot: Shot, kind: Kind, response: Response | None) -> Frame:
+    try:
+        source = io.BytesIO(shot.path.read_bytes())
+    except OSError as error:
+        raise unreadable(shot.path, error) from None
+    check_complete(shot.path, kind, source)
+    decode = {"tiff": _decode_tiff, "heic": _decode_heic}.get(kind, _decode_jpeg_or_png)
+    codes, profile = decode(shot.path, source)
     codes = _upright(codes, shot.orientation)
     noise = NoiseModel.from_iso(shot.iso or 100.0)
     if codes.dtype == np.float32:
-        return Frame(
-            shot, np.nan_to_num(codes, nan=0.0, posinf=1.0, neginf=0.0), LINEAR, noise, profile.to_rec709
-        )
+        linear = np.nan_to_num(codes, nan=0.0, posinf=1.0, neginf=0.0)
+        return Frame(shot, linear, LINEAR, noise, profile.to_rec709)
+    if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM:
+        _remove_hot_pixels(codes)
     curve = response or profile.response
     noise = noise.with_quantisation(curve, int(np.iinfo(codes.dtype).max) + 1)
     return Frame(shot, codes, curve, noise, profile.to_rec709)
 
 
-def _decode(path: Path, kind: Kind, data: bytes) -> Array:
-    """Return codes (H, W, 3), RGB, of dtype uint8, uint16 or float32."""
-    codes: Array | None
-    if kind == "heic":
-        codes = _pillow_rgb(path, kind)
-    else:
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_jpeg_or_png(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
+    """Return codes (H, W, 3), uint8 or uint16, as stored, and their colour space."""
+    with open_pillow(path, source) as picture:
+        icc = picture.info.get("icc_profile")
+        profile = None if picture.mode == "CMYK" else _profile(icc, source)
+        if profile is None:
+            return _converted_to_srgb(path, picture, icc), SRGB
+    # Faster than Pillow, and 16 bits stay 16 bits.
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    return _opencv(path, source, flags), profile
+
+
+def _decode_tiff(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
+    """Return codes (H, W, 3), uint8, uint16 or float32, as stored, and their colour space.
+
+    Three libraries share the work. tifffile reads deep pixels in every layout, but no LZW; OpenCV
+    knows LZW, but mixes up separate planes, and 16-bit RGB unless asked for the file's own channels;
+    Pillow knows palettes, CMYK and Lab, and 8 bits alone.
+    """
+    import tifffile
+    from tifffile import PHOTOMETRIC
+
+    source.seek(0)
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.pages[0]
+        space = page.photometric
+        if space in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
+            raise InputError(f"{path}: RAW data under the name of a TIFF; rename it to .dng")
+        _hide_orientation(page, source)
+        icc = bytes(page.iccprofile) if page.iccprofile else None
+        profile = None if space in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB) else _profile(icc, source)
+        if profile is None or page.bitspersample <= 8:
+            with open_pillow(path, source) as picture:
+                if profile is None:
+                    return _converted_to_srgb(path, picture, icc), SRGB
+                return np.array(picture.convert("RGB")), profile
         try:
-            codes = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:
-            codes = None
-    if codes is not None and codes.dtype == np.float64:
-        codes = codes.astype(np.float32)
-    if codes is None or codes.dtype not in (np.uint8, np.uint16, np.float32):
-        raise InputError(
-            f"{path}: damaged or unusual {kind.upper()} data that cannot be decoded; save it again as TIFF"
-        )
-    return codes
+            codes = page.asarray()
+        except ValueError:  # LZW, or a predictor that tifffile leaves to another package
+            if page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+                raise InputError(f"{path}: compressed colour planes; save it without compression") from None
+            return _as_rgb(path, _opencv(path, source, cv2.IMREAD_UNCHANGED), "BGR"), profile
+        except Exception as error:  # damaged pixels make it raise many kinds
+            raise damaged(path, error) from None
+    if page.axes == "SYX":
+        codes = np.moveaxis(codes, 0, 2)
+    if space == PHOTOMETRIC.MINISWHITE:
+        codes = np.iinfo(codes.dtype).max - codes
+    return _as_rgb(path, codes), profile
 
 
-def _pillow_rgb(path: Path, kind: Kind) -> Array:
+def _hide_orientation(page: Any, source: io.BytesIO) -> None:
+    """Overwrite the orientation in a TIFF: OpenCV and Pillow turn such pictures whether asked or not."""
+    tag = page.tags.get("Orientation")
+    if tag:
+        upright = (1).to_bytes(tag.valuebytecount, "little" if page.parent.byteorder == "<" else "big")
+        source.getbuffer()[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = upright
+
+
+def _decode_heic(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
+    """Return codes (H, W, 3), uint8 or uint16, upright, and their colour space."""
+    heif = open_heic(path, source)
+    nclx = heif.info.get("nclx_profile") or {}
+    if nclx.get("transfer_characteristics") in (16, 18):  # ITU-T H.273: PQ and HLG
+        raise InputError(f"{path}: HDR for displays (PQ or HLG), no photograph; export it as JPEG or TIFF")
+    profile = _profile(heif.info.get("icc_profile"), source)
+    if profile is None:
+        raise InputError(f"{path}: a colour profile made of tables; export it as JPEG or TIFF")
+    if profile is SRGB and nclx.get("color_primaries", 1) not in (1, 2):  # 1: Rec. 709, 2: not stated
+        primaries = [nclx[f"color_primary_{name}"] for name in _PRIMARIES]
+        profile = replace(SRGB, name="nclx", to_rec709=primaries_to_rec709(primaries))
     try:
-        with pillow_open(path, kind) as picture:
-            return np.array(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(
-            f"{path}: the file ends early or is damaged ({one_line(error)}); copy it again"
-        ) from None
+        codes = np.array(heif)
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise damaged(path, error) from None
+    if codes.dtype == np.uint16:  # 10 or 12 bits, moved up: fill the bits below, so that white is 65535
+        codes |= codes >> heif.info["bit_depth"]
+    return _as_rgb(path, codes), profile
 
 
-def _profile(path: Path, kind: Kind, data: bytes) -> Profile | None:
-    """Return the file's colour profile (sRGB where it names none), None if it is no matrix profile."""
-    icc, mode = _icc(path, kind)
-    if mode in ("CMYK", "LAB", "YCCK"):
-        return None
+def _opencv(path: Path, source: io.BytesIO, flags: int) -> Array:
+    try:
+        codes = cv2.imdecode(np.frombuffer(source.getbuffer(), np.uint8), flags)
+    except cv2.error as error:
+        raise damaged(path, error.err) from None
+    if codes is None:
+        raise damaged(path, "its pixels cannot be decoded")
+    return np.asarray(codes)
+
+
+def _as_rgb(path: Path, codes: Array, order: str = "RGB") -> Array:
+    """Return codes (H, W, 3) of a supported type: grey tripled, alpha dropped, float as float32."""
+    if codes.dtype.kind == "f":
+        codes = codes.astype(np.float32, copy=False)
+    elif codes.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: pixels of type {codes.dtype}; save them as 16-bit or float")
+    if codes.ndim == 2 or codes.shape[2] < 3:
+        return np.repeat(codes.reshape(*codes.shape[:2], -1)[..., :1], 3, axis=2)
+    return np.ascontiguousarray(codes[..., 2::-1] if order == "BGR" else codes[..., :3])
+
+
+def _profile(icc: bytes | None, source: io.BytesIO) -> Profile | None:
+    """Return the colour space of a file (sRGB where it names none), None for a profile of tables."""
     if icc:
         try:
             return read_profile(icc)
         except ValueError:
-            return SRGB  # a damaged profile says nothing
-    return ADOBE_RGB if says_adobe_rgb(data) else SRGB
+            pass  # a damaged profile says nothing
+    return ADOBE_RGB if says_adobe_rgb(source) else SRGB
 
 
-def _icc(path: Path, kind: Kind) -> tuple[bytes | None, str]:
-    """Return the embedded ICC profile and Pillow's name of the colour mode."""
-    if kind == "tiff":
-        import tifffile
-
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            mode = "CMYK" if page.photometric == tifffile.PHOTOMETRIC.SEPARATED else "RGB"
-            return (bytes(page.iccprofile) if page.iccprofile else None), mode
-    with pillow_open(path, kind) as picture:
-        return picture.info.get("icc_profile"), picture.mode
-
-
-def _converted_to_srgb(path: Path, kind: Kind) -> Array:
-    """Apply a profile that is no matrix (CMYK, scanners) through a colour management system."""
+def _converted_to_srgb(path: Path, picture: Any, icc: bytes | None) -> Array:
+    """Take a picture that no curves and matrix describe (CMYK, Lab, scanners' tables) to 8-bit sRGB."""
     from PIL import ImageCms
 
-    icc, _ = _icc(path, kind)
     if not icc:
-        return _pillow_rgb(path, kind)
+        return np.array(picture.convert("RGB"))
     srgb = ImageCms.createProfile("sRGB")
     try:
-        with pillow_open(path, kind) as picture:
-            return np.array(ImageCms.profileToProfile(picture, io.BytesIO(icc), srgb, outputMode="RGB"))
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        return np.array(ImageCms.profileToProfile(picture, io.BytesIO(icc), srgb, outputMode="RGB"))
+    except ImageCms.PyCMSError as error:
         raise InputError(
             f"{path}: its colour profile cannot be applied ({one_line(error)}); save it as sRGB"
         ) from None
@@ -168,24 +238,21 @@ def _upright(codes: Array, orientation: int) -> Array:
     if orientation >= 5:
         codes = cv2.transpose(codes)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return codes if flip is None else cv2.flip(codes, flip)
+    return codes if flip is None else np.asarray(cv2.flip(codes, flip))
 
 
-def _without_hot_pixels(frame: Frame) -> Array:
-    """Return the codes of a long exposure with single glowing pixels lowered to their neighbours.
+def _remove_hot_pixels(codes: Array) -> None:
+    """Lower single glowing pixels of a long exposure to the brightest of their neighbours, in place.
 
     A lens spreads every star over several pixels; what stands out from all eight neighbours by this
     much is the sensor's own. RAW files lose theirs before demosaicing, in `raw`.
     """
-    codes = frame.codes[:]
-    if codes.dtype != np.uint8:
-        return codes
     ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+    floor = 24.0 / 255 * np.iinfo(codes.dtype).max
     for top in range(0, len(codes), BAND):
-        band = codes[max(top - 1, 0) : top + BAND + 1]
-        around = cv2.dilate(band, ring)
-        # Saturating arithmetic on codes: 1.5 times and 24 more is about 2.5 times the light.
-        excess = cv2.subtract(band, cv2.addWeighted(around, 1.5, around, 0.0, 24.0))
-        hot = np.flatnonzero(excess)
-        band.reshape(-1)[hot] = around.reshape(-1)[hot]
-    return codes
+        first, band = max(top - 1, 0), codes[top : top + BAND]
+        around = cv2.dilate(codes[first : top + BAND + 1], ring)[top - first :][: len(band)]
+        limit = cv2.addWeighted(around, 1.5, around, 0.0, floor)  # about 2.5 times the light
+        hot = band > limit
+        if hot.any():
+            np.copyto(band, around, where=hot)
