@@ -26,7 +26,8 @@ import cv2
 OPENCV = """
 import sys, cv2, numpy as np, exifread
 frames = [cv2.imread(p) for p in sys.argv[2:]]
-times = [float(exifread.process_file(open(p, 'rb'), details=False)['EXIF ExposureTime'].values[0]) for p in sys.argv[2:]]
+tags = [exifread.process_file(open(p, 'rb'), details=False) for p in sys.argv[2:]]
+times = [float(t['EXIF ExposureTime'].values[0]) for t in tags]
 cv2.createAlignMTB().process(frames, frames)
 radiance = cv2.createMergeDebevec().process(frames, np.float32(times))
 cv2.imwrite(sys.argv[1] + '.hdr', radiance)
@@ -93,9 +94,7 @@ def main() -> None:
         folder = Path(name)
         frames = resized(options.frames, options.megapixels, folder) if options.megapixels else options.frames
         height, width = cv2.imread(str(frames[0])).shape[:2]
-        print(
-            f"{len(frames)} x {height * width / 1e6:.0f} MP, {os.cpu_count()} cores, {platform.processor() or platform.machine()}"
-        )
+        print(f"{len(frames)} x {height * width / 1e6:.0f} MP, {os.cpu_count()} cores, {platform.machine()}")
         for tool, command in commands([str(frame) for frame in frames], folder).items():
             if options.only and tool not in options.only:
                 continue

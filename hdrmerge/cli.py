@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -269,11 +270,13 @@ def merge(
     with _progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
-        doubts = [*report.warnings]
-        doubts += write(radiance, target, compression=compression.value, float32=float32, force=force)
-        progress("write", 0.5)
-        if picture:
-            _preview(radiance, picture, operator.value, force)
+        with ThreadPoolExecutor(1) as pool:  # one compresses while the other renders
+            written = pool.submit(
+                write, radiance, target, compression=compression.value, float32=float32, force=force
+            )
+            if picture:
+                _preview(radiance, picture, operator.value, force)
+            doubts = [*report.warnings, *written.result()]
         progress("write", 1.0)
     if report_file:
         _write_json(None if to_stdout else report_file, report, outputs, doubts)

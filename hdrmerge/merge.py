@@ -220,8 +220,9 @@ def _combine(
         if source.is_reference:
             open_reference = peak < CLIPPED * source.frame.clip
         seen = peak * np.float32(1 / source.ratio)
-        known = brightness is not None and signal.trust is not None
-        brightness = np.where(signal.trust > 0.5, seen, brightness) if known else seen
+        if brightness is not None and signal.trust is not None:
+            seen = np.where(signal.trust > 0.5, seen, brightness)
+        brightness = seen
         electrons = np.float32(1.0 / source.frame.noise.photon)
         photons = photons + share * light * electrons
         expected = expected + share * np.float32(electrons * source.ratio)
