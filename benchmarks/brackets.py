@@ -19,7 +19,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dng", ".nef", ".arw", ".
 
 FLAGS = {
     "altexp_bride": ["--ev", "0,5.5"],
-    "dario_crusader": ["--ev-step", "0.7"],
+    "dario_crusader": ["--ev", "0,0,1,-2,2,0,-3"],
     "gallo_arch": ["--ev", "-2,-1,0,1,2"],
     "hu13_lady": ["--ev", "-2,0,2"],
     "lzocro": ["--ev", "0,-2,2"],

@@ -34,6 +34,7 @@ Trust = NDArray[np.uint8]  # (h, w) in proxy pixels, 255 = fully trusted
 RELATIVE = 0.06  # radiometric error that is no ghost, one sigma
 EDGE = 0.35  # [proxy px] residual misregistration that is no ghost, one sigma
 POSSIBLE, CERTAIN = 2.2, 4.0  # pooled deviation in sigma: what may be a ghost, and what must be one
+BORDER = 0.015  # of the picture's long side: over this width at most trust grows from a frame's border
 SMALLEST = 8  # [proxy px] certain pixels a ghost has at least; fewer are noise
 NEAR_CLIP = 0.90  # linear level from which a channel near clipped pixels is only a lower bound: JPEG
 JPEG_BLOCK = np.ones((9, 9), np.uint8)  # makes 251 of 255 in one channel where the others are bright
@@ -135,7 +136,12 @@ class _Yardstick:
         ghost = _connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
         # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
         ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
-        return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)
+        belief = 1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0)
+        if not view.inside.all():  # no seam where a shifted frame ends
+            missing = cv2.distanceTransform((~view.inside).view(np.uint8), cv2.DIST_L2, 3).max()
+            distance = cv2.distanceTransform(view.inside.view(np.uint8), cv2.DIST_L2, 3)
+            belief *= np.minimum(distance / min(2 * missing, BORDER * max(distance.shape)), 1.0)
+        return np.asarray(belief, np.float32)
 
     def _deviation(self, view: _View, channel: int) -> Float:
         """Return the squared difference of a channel, in units of what is no ghost."""
@@ -214,11 +220,11 @@ class _ToneDifference:
             both = inside & recorded
             if np.count_nonzero(both) >= max(60, 0.6 * np.count_nonzero(inside)):
                 bins.append((low + 0.25, np.log2(seen[both] / known[both])))
-        # Blacks are crushed where the darkest tones still comparable are off, or none are.
-        crushed = len(in_black) >= 60 and (not bins or float(np.median(bins[0][1])) > CRUSHED)
+        if not bins:  # no tone in common: all that can be said is that nothing may turn darker
+            return cls(np.array([0.0]), np.array([0.0]), np.array([RELATIVE]), np.inf, np.inf)
+        # Blacks are crushed where the darkest tones still comparable are off.
+        crushed = len(in_black) >= 60 and float(np.median(bins[0][1])) > CRUSHED
         black, ceiling = (noise, float(np.percentile(in_black, 90))) if crushed else (0.0, 0.0)
-        if not bins:
-            return cls(np.array([0.0]), np.array([0.0]), np.array([RELATIVE]), black, ceiling)
         tones = np.array([centre for centre, _ in bins])
         medians = np.array([np.median(ratios) for _, ratios in bins])
         weights = np.array([min(len(ratios), 2000) ** 0.5 for _, ratios in bins])

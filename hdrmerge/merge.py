@@ -33,7 +33,7 @@ CLIPPED = 0.97  # linear level where a weight is zero
 FADE_RAW, FADE_DEVELOPED = 0.88, 0.80  # where it begins to fade; the shoulder of a JPEG's curve is a guess
 DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count as clipped, and where it is
 LAST_RESORT = 1e-6  # weight of the shortest trusted frame where all are clipped
-SURELY_CLIPPED = 1.5  # signal that a shorter frame predicts, above which a nearly clipped one is clipped
+MAYBE_CLIPPED, SURELY_CLIPPED = 1.8, 3.0  # signal that a shorter frame predicts where this one nearly clips
 OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
 DISTRUST = 0.02  # trust below this is none at all
 
@@ -216,7 +216,8 @@ def _combine(
         if open_reference is not None:
             share *= open_reference  # what clips the reference clips longer frames: this one saw another
         if brightness is not None:  # JPEG turns clipped into nearly clipped where colours are strong
-            share *= (peak < fade) | (brightness < np.float32(SURELY_CLIPPED / source.ratio))
+            predicted = smoothstep(SURELY_CLIPPED, MAYBE_CLIPPED, brightness * np.float32(source.ratio))
+            share *= np.where(peak < fade, np.float32(1), predicted)
         if source.is_reference:
             open_reference = peak < CLIPPED * source.frame.clip
         seen = peak * np.float32(1 / source.ratio)

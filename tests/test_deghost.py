@@ -90,7 +90,20 @@ def test_a_shaken_bracket_is_trusted_once_aligned(ramp: np.ndarray) -> None:
     alignments = [Alignment("homography", off @ h) for h in sim.homographies]
     alignments[sim.reference] = UNMOVED
     ghosts = judged(sim, alignments)
-    assert most_distrusted(ghosts) < 0.005
+    inner = [None if trust is None else trust[24:-24, 24:-24] for trust in ghosts.trust]
+    assert most_distrusted(replace(ghosts, trust=inner)) < 0.005
+
+
+def test_trust_grows_from_the_border_of_a_shifted_frame(ramp: np.ndarray) -> None:
+    """12 px beyond the frame are not trusted at all, and no step is larger than the ramp's."""
+    moved = homography(SIZE, shift=(-12.0, 0.0))
+    sim = simulate_bracket(ramp, np.random.default_rng(4), size=SIZE, shake=[moved, np.eye(3), np.eye(3)])
+    trust = judged(sim, [Alignment("translation", moved), UNMOVED, UNMOVED]).trust[0]
+    assert trust is not None
+    row = trust[SIZE[0] // 2].astype(int)
+    assert np.all(row[:11] == 0)
+    assert np.all(row[40:] == 255)
+    assert np.abs(np.diff(row)).max() < 255 / 4
 
 
 def test_the_reference_and_frames_left_out_have_no_trust_map(ramp: np.ndarray) -> None:

@@ -203,11 +203,24 @@ def test_a_frame_left_out_says_nothing() -> None:
 
 
 def test_a_distrusted_frame_says_nothing_and_half_trust_counts_half() -> None:
-    """0.2 and 0.3: trust 0 leaves 0.2; trust 128 of 255 gives (0.2 + 0.502 * 0.3) / 1.502 = 0.2334."""
+    """0.2 and 0.3 merge to 0.25: trust 0 leaves 0.2, trust 128 of 255 goes half of the way, 0.2251."""
     codes = [np.full((2, 3, 3), value, np.float32) for value in (0.2, 0.3)]
     trust = np.array([[0, 128, 255]] * 2, np.uint8)
     radiance, _ = merged(bracket_of(codes, [1.0, 1.0], 0, "linear"), trust=[None, trust])
-    np.testing.assert_allclose(radiance[0, :, 0], [0.2, 0.2334, 0.25], atol=2e-3)
+    np.testing.assert_allclose(radiance[0, :, 0], [0.2, 0.2251, 0.25], atol=1e-3)
+
+
+@pytest.mark.parametrize("longer", [1.0, 4.0, 16.0])
+def test_half_trust_goes_half_of_the_way_whatever_a_frame_weighs(longer: float) -> None:
+    """A frame 16 times as long counts 16 times the electrons; half trusted it still moves half as far."""
+    signals = [0.02, 0.024 * longer]
+    codes = [np.full((2, 3, 3), value, np.float32) for value in signals]
+    radiance = {}
+    for level in (128, 255):
+        trust = np.full((2, 3), level, np.uint8)
+        bracket = bracket_of(codes, [1.0, longer], 0, "linear")
+        radiance[level] = float(merged(bracket, trust=[None, trust])[0][0, 0, 0])
+    assert (radiance[128] - 0.02) / (radiance[255] - 0.02) == pytest.approx(0.5, abs=0.05)
 
 
 # --- bands and tiles ------------------------------------------------------------------------------
@@ -387,7 +400,7 @@ def test_trust_of_a_proxy_covers_all_of_the_picture(factor: int) -> None:
     np.testing.assert_allclose(radiance[:, : 4 * factor], 0.2, rtol=1e-4)
     np.testing.assert_allclose(radiance[:, 6 * factor :], 0.25, rtol=1e-3)
     middle = radiance[:, 5 * factor - 1 : 5 * factor + 1, 0].mean()
-    assert middle == pytest.approx(0.2 + 0.05 * 2 / 3, abs=0.004)  # trust 1/2 counts half: (.2 + .15) / 1.5
+    assert middle == pytest.approx(0.225, abs=0.002)  # trust 1/2 goes half of the way to 0.25
 
 
 @settings(max_examples=60, deadline=None)
