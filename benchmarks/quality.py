@@ -21,17 +21,9 @@ import numpy as np
 
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_linear, psnr_mu, pu21_psnr, regions, ssim_mu
 from hdrmerge.pipeline import MergeOptions, Report, merge_bracket
-from hdrmerge.simulate import (
-    Camera,
-    Shake,
-    Simulated,
-    homography,
-    perspective_view,
-    ramp_scene,
-    simulate_bracket,
-    write_jpegs,
-)
-from hdrmerge.simulate_raw import write_dngs
+from hdrmerge.scene import perspective_view, ramp_scene
+from hdrmerge.simulate import Camera, Shake, Simulated, homography, simulate_bracket
+from hdrmerge.simulate_files import write_dngs, write_jpegs
 
 SIZE = (1000, 1500)
 STILL = Shake()

@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 
 from hdrmerge.bracket import RadianceMap
-from hdrmerge.simulate import Mover, homography, plan_shots, simulate_bracket, write_jpegs
+from hdrmerge.scene import Mover
+from hdrmerge.simulate import homography, plan_shots, simulate_bracket
+from hdrmerge.simulate_files import write_jpegs
 from hdrmerge.write import write
 
 

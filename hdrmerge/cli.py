@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from . import __version__
-from .errors import HdrmergeError, OutputError
+from .console import Group, claim_streams, print_verdicts, say, show_progress
+from .errors import OutputError
 
 if TYPE_CHECKING:
     from .bracket import RadianceMap
-    from .pipeline import Progress, Report
-
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
-
-
-class Group(TyperGroup):
-    """Turns the errors raised on purpose into one line and an exit code; bugs keep their traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except HdrmergeError as error:
-            print(f"hdrmerge: {' '.join(str(error).splitlines())}", file=sys.stderr)
-            raise typer.Exit(EXIT_FAILED) from None
-        except KeyboardInterrupt:
-            print("hdrmerge: interrupted, nothing half-written is left", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except MemoryError:
-            print("hdrmerge: not enough memory for frames of this size; close programs", file=sys.stderr)
-            raise typer.Exit(EXIT_FAILED) from None
-
+    from .pipeline import Report
+    from .render import Codes8
 
 app = typer.Typer(
     cls=Group,
@@ -83,23 +60,7 @@ def main(
 
     Example: hdrmerge merge IMG_0001.JPG IMG_0002.JPG IMG_0003.JPG
     """
-    _claim_streams()
-
-
-def _claim_streams() -> None:
-    """Keep stderr for our own lines, and let stdout hold any file name.
-
-    LibRaw, libpng and libtiff print what they find wrong by themselves, past Python; here it becomes
-    part of the error. They get the null device for their stderr, and Python a copy of the real one.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
-    warnings.filterwarnings("ignore", module="PIL")
-    stream = sys.stderr
-    if stream is not sys.__stderr__ or stream is None:
-        return
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    claim_streams()
 
 
 class Align(str, Enum):
@@ -251,12 +212,12 @@ def merge(
 
     from .group import StatedExposures
     from .pipeline import MergeOptions, merge_bracket
-    from .write import RADIANCE_SUFFIXES, write
+    from .write import RADIANCE_SUFFIXES, write, write_preview
 
     name = f"{frames[0].stem}-{frames[-1].stem}.exr"
     target = _target(output, frames[0].parent / name, RADIANCE_SUFFIXES)
-    picture = target.with_suffix(".jpg") if preview else None
-    outputs = [target, *([picture] if picture else [])]
+    picture = target.with_suffix(".jpg")
+    outputs = [target, picture] if preview else [target]
     to_stdout = report_file is not None and str(report_file) == "-"
     _check_targets([*outputs, *([report_file] if report_file and not to_stdout else [])], frames, force)
     options = MergeOptions(
@@ -267,25 +228,24 @@ def merge(
         deghost=deghost.value,
         network=network.value,
     )
-    with _progress(not quiet) as progress:
+    with show_progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
-        with ThreadPoolExecutor(1) as pool:  # one compresses while the other renders
-            written = pool.submit(
-                write, radiance, target, compression=compression.value, float32=float32, force=force
-            )
-            if picture:
-                _preview(radiance, picture, operator.value, force)
-            doubts = [*report.warnings, *written.result()]
+        with ThreadPoolExecutor(1) as pool:  # it renders while the result is compressed
+            rendered = pool.submit(_render, radiance, operator.value) if preview else None
+            losses = write(radiance, target, compression=compression.value, float32=float32, force=force)
+            if rendered:
+                write_preview(rendered.result(), picture, shot=radiance.reference, force=force)
         progress("write", 1.0)
+    doubts = [*report.warnings, *losses]
     if report_file:
         _write_json(None if to_stdout else report_file, report, outputs, doubts)
     if quiet:
         return
     for doubt in doubts:
-        print(f"hdrmerge: warning: {doubt}", file=sys.stderr)
+        say(f"warning: {doubt}")
     if verbose:
-        _print_verdicts(report)
+        print_verdicts(report)
     if not to_stdout:
         print(*outputs, sep="\n")
 
@@ -321,12 +281,13 @@ def preview(
     Example: hdrmerge preview sunset.exr -o sunset.png --operator reinhard2002
     """
     from .load import load
-    from .write import PREVIEW_SUFFIXES
+    from .write import PREVIEW_SUFFIXES, write_preview
 
     targets = [_target(output, source.with_suffix(".jpg"), PREVIEW_SUFFIXES) for source in radiance_files]
     _check_targets(targets, radiance_files, force)
     for source, target in zip(radiance_files, targets, strict=True):
-        _preview(load(source), target, operator.value, force)
+        radiance = load(source)
+        write_preview(_render(radiance, operator.value), target, shot=radiance.reference, force=force)
         if not quiet:
             print(target)
 
@@ -358,12 +319,10 @@ def _check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool)
         check_target(target, (target.suffix.lower(),), force=force)
 
 
-def _preview(radiance: RadianceMap, path: Path, operator: str, force: bool) -> None:
+def _render(radiance: RadianceMap, operator: str) -> Codes8:
     from .tonemap import tonemap
-    from .write import write_preview
 
-    display = tonemap(radiance.pixels, operator, ev100=radiance.reference.ev100)
-    write_preview(display, path, shot=radiance.reference, force=force)
+    return tonemap(radiance.pixels, operator, ev100=radiance.reference.ev100)
 
 
 def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: list[str]) -> None:
@@ -376,55 +335,3 @@ def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: 
     from .write import write_text
 
     write_text(text, path)
-
-
-def _print_verdicts(report: Report) -> None:
-    """Print a table on stderr: exposure, alignment and ghosts of every frame."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    for column in ("frame", "EV", "aligned", "inliers", "residual", "ghosts"):
-        table.add_column(column, justify="left" if column in ("frame", "aligned") else "right")
-    for i, frame in enumerate(report.to_json()["frames"]):
-        alignment = frame["alignment"]
-        residual = alignment["residual_px"]
-        table.add_row(
-            escape(Path(frame["file"]).name),
-            f"{frame['relative_ev']:+.2f}",
-            "reference" if i == report.reference else alignment["model"] if frame["used"] else "left out",
-            "" if i == report.reference else str(alignment["inliers"]),
-            "" if residual is None else f"{residual:.2f} px",
-            "" if i == report.reference else f"{frame['ghost_share']:.1%}",
-        )
-    console = Console(stderr=True)
-    console.print(table)
-    seconds = "  ".join(f"{stage} {value:.2f} s" for stage, value in report.seconds.items())
-    console.print(
-        f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False, soft_wrap=True
-    )
-
-
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Progress]:
-    """Show a bar on stderr while the stages run; nothing where stderr is no terminal."""
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda stage, share: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    # What each stage is of the whole, measured on an 18-megapixel bracket.
-    parts = {"read": 0.2, "align": 0.2, "deghost": 0.1, "merge": 0.25, "write": 0.25}
-    columns = TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("read", total=1.0)
-
-        def show(stage: str, share: float) -> None:
-            before = sum(
-                part for name, part in parts.items() if list(parts).index(name) < list(parts).index(stage)
-            )
-            bar.update(task, description=stage, completed=before + parts[stage] * share)
-
-        yield show

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hdrmerge.simulate import ramp_scene
+from hdrmerge.scene import ramp_scene
 
 
 def pytest_configure(config: pytest.Config) -> None:

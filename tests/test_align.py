@@ -14,7 +14,8 @@ from hdrmerge.align import Alignment, Model, align
 from hdrmerge.bracket import Frame, Shot
 from hdrmerge.exposure import NoiseModel, Response
 from hdrmerge.proxy import shrink
-from hdrmerge.simulate import Mover, Shake, Simulated, homography, ramp_scene, simulate_bracket
+from hdrmerge.scene import Mover, ramp_scene
+from hdrmerge.simulate import Shake, Simulated, homography, simulate_bracket
 
 SIZE = 320, 480
 

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,9 +21,14 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from hdrmerge import __version__, cli
+from hdrmerge.align import MODELS
+from hdrmerge.exposure import RESPONSES
 from hdrmerge.load import load
-from hdrmerge.simulate import Camera, simulate_bracket, write_jpegs
-from hdrmerge.simulate_raw import record_mosaic, write_dng
+from hdrmerge.pipeline import MergeOptions
+from hdrmerge.simulate import Camera, simulate_bracket
+from hdrmerge.simulate_files import record_mosaic, write_dng, write_jpegs
+from hdrmerge.tonemap import OPERATORS
+from hdrmerge.write import COMPRESSIONS
 
 SIZE = (64, 96)
 
@@ -263,6 +269,20 @@ def test_wrong_usage(folder: Path, options: list[str], finding: str) -> None:
 def test_one_value_a_frame(folder: Path, options: list[str]) -> None:
     values = options[1].count(",") + 1
     assert_failed(run("merge", *BARE, *options), f"{options[0]}: {values} values for 3 frames")
+
+
+def test_the_choices_are_what_the_library_offers() -> None:
+    """They are spelt out in `cli`, so that ``--help`` need not import the library."""
+    modes = get_type_hints(MergeOptions)
+    for choices, offered in (
+        (cli.Align, MODELS),
+        (cli.Deghost, get_args(modes["deghost"])),
+        (cli.Network, get_args(modes["network"])),
+        (cli.CurveName, RESPONSES),
+        (cli.Compression, COMPRESSIONS),
+        (cli.ToneCurve, OPERATORS),
+    ):
+        assert {choice.value for choice in choices} == set(offered)
 
 
 # --- what happens in between ----------------------------------------------------------------------

@@ -19,8 +19,9 @@ from hdrmerge.errors import InputError
 from hdrmerge.fileformat import check_complete, kind_of
 from hdrmerge.metadata import read_shot
 from hdrmerge.read import read_frame
-from hdrmerge.simulate import Camera, ramp_scene
-from hdrmerge.simulate_raw import record_mosaic, write_dng
+from hdrmerge.scene import ramp_scene
+from hdrmerge.simulate import Camera
+from hdrmerge.simulate_files import record_mosaic, write_dng
 
 CUTS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
 

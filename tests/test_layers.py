@@ -17,12 +17,13 @@ LAYERS = (
     "errors",
     "exposure",
     "bracket colour fileformat rgbe",
-    "raw tonemap metrics",
-    "metadata group proxy exif simulate",
-    "read align simulate_raw",
+    "raw render metrics scene",
+    "operators metadata group proxy exif simulate",
+    "tonemap read align simulate_files",
     "deghost load write",
     "merge",
     "pipeline",
+    "console",
     "cli",
 )
 """A module imports from lines above its own, never from its own line or below."""

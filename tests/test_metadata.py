@@ -18,8 +18,8 @@ from PIL.TiffImagePlugin import IFDRational
 from hdrmerge import metadata
 from hdrmerge.bracket import RadianceMap, Shot
 from hdrmerge.metadata import read_shot
-from hdrmerge.simulate import Camera, exif_of
-from hdrmerge.simulate_raw import record_mosaic, write_dng
+from hdrmerge.simulate import Camera
+from hdrmerge.simulate_files import exif_of, record_mosaic, write_dng
 from hdrmerge.write import write
 
 SHOT = Shot(

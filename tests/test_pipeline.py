@@ -18,17 +18,9 @@ from hdrmerge.exposure import Response
 from hdrmerge.group import StatedExposures
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
 from hdrmerge.pipeline import MergeOptions, merge_bracket
-from hdrmerge.simulate import (
-    Camera,
-    Mover,
-    Shake,
-    Simulated,
-    homography,
-    simulate_bracket,
-    write_jpegs,
-    write_pngs,
-)
-from hdrmerge.simulate_raw import write_dngs
+from hdrmerge.scene import Mover
+from hdrmerge.simulate import Camera, Shake, Simulated, homography, simulate_bracket
+from hdrmerge.simulate_files import write_dngs, write_jpegs, write_pngs
 
 SIZE = 240, 360
 

@@ -17,8 +17,9 @@ from hdrmerge.errors import InputError
 from hdrmerge.metadata import read_shot
 from hdrmerge.pipeline import MergeOptions, merge_bracket
 from hdrmerge.read import read_frame
-from hdrmerge.simulate import Camera, add_noise, ramp_scene
-from hdrmerge.simulate_raw import (
+from hdrmerge.scene import ramp_scene
+from hdrmerge.simulate import Camera, add_noise
+from hdrmerge.simulate_files import (
     AS_SHOT_NEUTRAL,
     colour_matrix,
     mosaic,

@@ -22,7 +22,7 @@ from hdrmerge.exposure import Response, srgb_decode
 from hdrmerge.metadata import read_shot
 from hdrmerge.read import SpooledCodes, read_frame
 from hdrmerge.simulate import Camera
-from hdrmerge.simulate_raw import record_mosaic, write_dng
+from hdrmerge.simulate_files import record_mosaic, write_dng
 from hdrmerge.write import write
 
 HEIGHT, WIDTH = 48, 64

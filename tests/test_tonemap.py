@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
+from hdrmerge import render
 from hdrmerge.errors import HdrmergeError
 from hdrmerge.exposure import Float, srgb_decode
 from hdrmerge.tonemap import DEFAULT, OPERATORS, tonemap
-
-module = importlib.import_module("hdrmerge.tonemap")
 
 GLOBAL = ["reinhard2002", "drago2003", "narkowicz2015", "mulaw"]
 EVERY = sorted(OPERATORS)
@@ -114,10 +112,10 @@ def test_the_scale_of_the_radiance_does_not_matter(operator: str, scale: float) 
 
 @pytest.mark.parametrize("operator", [name for name in EVERY if name != "mantiuk2006"])
 def test_bands_and_threads_leave_no_trace(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SURVEY_PIXELS", 9000)  # so that the base is enlarged 3 times
+    monkeypatch.setattr(render, "SURVEY_PIXELS", 9000)  # so that the base is enlarged 3 times
     radiance = room_with_window(241, 323)
     whole = tonemap(radiance, operator, threads=1)
-    monkeypatch.setattr(module, "BAND_PIXELS", 2000)
+    monkeypatch.setattr(render, "BAND_PIXELS", 2000)
     np.testing.assert_array_equal(tonemap(radiance, operator, threads=5), whole)
 
 
@@ -204,7 +202,7 @@ def test_room_and_window_are_both_visible() -> None:
 
 
 def test_no_halo_along_a_strong_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SURVEY_PIXELS", 10_000)
+    monkeypatch.setattr(render, "SURVEY_PIXELS", 10_000)
     step = np.full((240, 480), 0.05, dtype=np.float32)
     step[:, 240:] = 0.05 * 2.0**6
     codes = tonemap(grey(step))[120, :, 0].astype(int)

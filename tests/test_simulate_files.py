@@ -7,9 +7,11 @@ import exifread
 import numpy as np
 import pytest
 import rawpy
+from PIL import Image, JpegImagePlugin
 
-from hdrmerge.simulate import Camera, plan_shots, ramp_scene, simulate_bracket
-from hdrmerge.simulate_raw import (
+from hdrmerge.scene import ramp_scene
+from hdrmerge.simulate import Camera, Simulated, plan_shots, simulate_bracket
+from hdrmerge.simulate_files import (
     AS_SHOT_NEUTRAL,
     REC709_TO_XYZ,
     colour_matrix,
@@ -17,10 +19,55 @@ from hdrmerge.simulate_raw import (
     record_mosaic,
     write_dng,
     write_dngs,
+    write_jpegs,
+    write_pngs,
 )
 
 SIZE = 96, 128
 CAMERA = Camera(bits=14)
+
+
+@pytest.fixture(scope="module")
+def sim(ramp: np.ndarray) -> Simulated:
+    return simulate_bracket(ramp, np.random.default_rng(2), size=SIZE)
+
+
+# --- JPEG and PNG ----------------------------------------------------------------------------------
+
+
+def test_jpegs_carry_their_exposure(sim: Simulated, tmp_path: Path) -> None:
+    paths = write_jpegs(sim, tmp_path / "new", prefix="DSC")
+    assert [path.name for path in paths] == ["DSC0001.jpg", "DSC0002.jpg", "DSC0003.jpg"]
+    for path, shot, codes in zip(paths, sim.shots, sim.frames, strict=True):
+        with path.open("rb") as file:
+            tags = exifread.process_file(file, details=False)
+        (time,) = tags["EXIF ExposureTime"].values
+        assert float(time) == pytest.approx(shot.exposure_time, rel=1e-6)
+        assert float(tags["EXIF FNumber"].values[0]) == 8.0
+        assert tags["EXIF ISOSpeedRatings"].values == [100]
+        assert tags["Image Orientation"].values == [1]
+        assert (str(tags["Image Make"]), str(tags["Image Model"])) == ("hdrmerge", "Simulated")
+        taken = f"{tags['EXIF DateTimeOriginal']}.{tags['EXIF SubSecTimeOriginal']}"
+        assert taken == f"{shot.taken_at:%Y:%m:%d %H:%M:%S}.{shot.taken_at.microsecond // 1000:03d}"
+        with Image.open(path) as picture:
+            assert JpegImagePlugin.get_sampling(picture) == 0  # 4:4:4
+            assert np.abs(np.asarray(picture, np.float32) - codes).mean() < 2
+
+
+def test_pngs_are_lossless(sim: Simulated, tmp_path: Path) -> None:
+    for path, codes in zip(write_pngs(sim, tmp_path), sim.frames, strict=True):
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), codes)
+            assert float(picture.getexif().get_ifd(0x8769)[33434]) > 0
+
+
+def test_14_bits_do_not_go_into_a_jpeg(ramp: np.ndarray, tmp_path: Path) -> None:
+    sim = simulate_bracket(ramp, np.random.default_rng(0), size=(16, 16), camera=CAMERA)
+    with pytest.raises(ValueError, match="8 bits"):
+        write_jpegs(sim, tmp_path)
+
+
+# --- DNG -------------------------------------------------------------------------------------------
 
 
 def smooth_radiance() -> np.ndarray:

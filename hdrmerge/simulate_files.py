@@ -1,10 +1,10 @@
-"""Radiance -> Bayer RAW files (DNG) whose every value is known.
+"""Simulated brackets -> files whose every value is known: JPEG, PNG, and Bayer RAW (DNG).
 
     radiance (Rec. 709) -> camera RGB -> one channel a photosite -> noise -> codes -> DNG
 
-The simulated sensor is less sensitive to red and blue than to green, as sensors are: white of radiance
-1.0 records `AS_SHOT_NEUTRAL`, so green saturates at 1.0 and red not before 2.0. The colour matrix and
-the balance in the file undo this exactly.
+The sensor of the RAW files is less sensitive to red and blue than to green, as sensors are: white of
+radiance 1.0 records `AS_SHOT_NEUTRAL`, so green saturates at 1.0 and red not before 2.0. The colour
+matrix and the balance in the file undo this exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,66 @@ import numpy as np
 
 from .bracket import Shot
 from .exposure import Array, Float
-from .simulate import Camera, Matrix, Simulated, add_noise, expose
+from .scene import Matrix
+from .simulate import Camera, Simulated, add_noise, expose
+
+# --- 8 bits: JPEG and PNG -------------------------------------------------------------------------
+
+
+def write_jpegs(sim: Simulated, folder: Path, quality: int = 95, prefix: str = "IMG_") -> list[Path]:
+    """Write the frames of an 8-bit bracket as JPEG files 4:4:4 with the EXIF data of their shots."""
+    return _write(sim, folder, prefix, ".jpg", quality=quality, subsampling=0)
+
+
+def write_pngs(sim: Simulated, folder: Path, prefix: str = "IMG_") -> list[Path]:
+    """Write the frames of an 8-bit bracket without loss, with the EXIF data of their shots."""
+    return _write(sim, folder, prefix, ".png")
+
+
+def _write(sim: Simulated, folder: Path, prefix: str, suffix: str, **encoding: Any) -> list[Path]:
+    from PIL import Image
+
+    if sim.camera.bits != 8:
+        raise ValueError(f"{suffix} files hold 8 bits, this camera records {sim.camera.bits}")
+    paths = _paths(sim, folder, prefix, suffix)
+    for path, codes, shot in zip(paths, sim.frames, sim.shots, strict=True):
+        Image.fromarray(codes).save(path, exif=exif_of(shot), **encoding)
+    return paths
+
+
+def _paths(sim: Simulated, folder: Path, prefix: str, suffix: str) -> list[Path]:
+    """Return one path a frame, from 1 in the order of exposure, in a folder that then exists."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder / f"{prefix}{number:04d}{suffix}" for number in range(1, len(sim.shots) + 1)]
+
+
+def exif_of(shot: Shot) -> Any:
+    """Return the EXIF block (`PIL.Image.Exif`) that says what ``shot`` says."""
+    from PIL import ExifTags, Image
+    from PIL.TiffImagePlugin import IFDRational
+
+    def rational(value: float) -> IFDRational:
+        exact = Fraction(value).limit_denominator(100_000)
+        return IFDRational(exact.numerator, exact.denominator)
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = shot.camera_make
+    exif[ExifTags.Base.Model] = shot.camera_model
+    exif[ExifTags.Base.Orientation] = shot.orientation
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    if shot.exposure_time is not None:
+        details[ExifTags.Base.ExposureTime] = rational(shot.exposure_time)
+    if shot.f_number is not None:
+        details[ExifTags.Base.FNumber] = rational(shot.f_number)
+    if shot.iso is not None:
+        details[ExifTags.Base.ISOSpeedRatings] = round(shot.iso)
+    if shot.taken_at is not None:
+        details[ExifTags.Base.DateTimeOriginal] = shot.taken_at.strftime("%Y:%m:%d %H:%M:%S")
+        details[ExifTags.Base.SubsecTimeOriginal] = f"{shot.taken_at.microsecond // 1000:03d}"
+    return exif
+
+
+# --- 14 bits: a Bayer sensor and DNG --------------------------------------------------------------
 
 AS_SHOT_NEUTRAL = (0.5, 1.0, 0.625)
 """Camera RGB of white; the white balance multipliers are the inverse (2.0, 1.0, 1.6)."""
@@ -71,14 +130,9 @@ def write_dngs(
 ) -> list[Path]:
     """Write what the frames of a simulated bracket see as DNG files, recorded anew by a RAW camera."""
     camera = camera or Camera(bits=14)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, (view, scale, shot) in enumerate(
-        zip(sim.views, sim.relative_exposures, sim.shots, strict=True), start=1
-    ):
-        path = folder / f"{prefix}{number:04d}.dng"
+    paths = _paths(sim, folder, prefix, ".dng")
+    for path, view, scale, shot in zip(paths, sim.views, sim.relative_exposures, sim.shots, strict=True):
         write_dng(path, record_mosaic(expose(view, scale), camera, shot.iso or 100.0, rng), shot, camera)
-        paths.append(path)
     return paths
 
 
