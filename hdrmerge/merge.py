@@ -29,8 +29,8 @@ from .deghost import Trust
 from .exposure import Array, Float, Mask, smoothstep
 
 STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes fit the cache
-CLIPPED = 0.97  # linear level where a weight is zero
-FADE_RAW, FADE_DEVELOPED = 0.88, 0.80  # where it begins to fade; the shoulder of a JPEG's curve is a guess
+FADE_RAW = (0.95, 0.985)  # linear levels between which a weight fades to zero
+FADE_DEVELOPED = (0.80, 0.97)  # earlier where the shoulder of a JPEG's curve is a guess
 DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count as clipped, and where it is
 LAST_RESORT = 1e-6  # weight of the shortest trusted frame where all are clipped
 MAYBE_CLIPPED, SURELY_CLIPPED = 1.8, 3.0  # signal that a shorter frame predicts where this one nearly clips
@@ -98,7 +98,7 @@ class _Input:
     trust: Trust | None
     recolour: Float | None  # to the reference's linear colours; None = they are the same
     is_reference: bool
-    fade: float
+    fade: tuple[float, float]  # linear levels between which the weight fades to zero
 
     @classmethod
     def of(cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None) -> _Input:
@@ -209,8 +209,8 @@ def _combine(
         red, green, blue = signal.planes
         peak = np.maximum(np.maximum(red, green), blue)
         light = (red + blue) * np.float32(0.25) + green * np.float32(0.5)
-        fade = source.fade * source.frame.clip
-        share = smoothstep(CLIPPED * source.frame.clip, fade, peak)
+        fade, zero = (level * source.frame.clip for level in source.fade)
+        share = smoothstep(zero, fade, peak)
         if signal.trust is not None:
             share *= signal.trust
         if open_reference is not None:
@@ -219,7 +219,7 @@ def _combine(
             predicted = smoothstep(SURELY_CLIPPED, MAYBE_CLIPPED, brightness * np.float32(source.ratio))
             share *= np.where(peak < fade, np.float32(1), predicted)
         if source.is_reference:
-            open_reference = peak < CLIPPED * source.frame.clip
+            open_reference = peak < zero
         seen = peak * np.float32(1 / source.ratio)
         if brightness is not None and signal.trust is not None:
             seen = np.where(signal.trust > 0.5, seen, brightness)
