@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .exposure import Array, Float
-from .proxy import Proxy
+from .proxy import Proxy, from_blocks
 
 Model = Literal["none", "translation", "similarity", "homography"]
 MODELS: tuple[Model, ...] = ("none", "translation", "similarity", "homography")
@@ -324,10 +324,9 @@ def _apply(matrix: Any, points: Array) -> Array:
 
 
 def _at_full_size(matrix: Matrix, factor: int) -> Matrix:
-    """Take a matrix between proxies to one between frames; block k is centred at k f + (f - 1) / 2."""
+    """Take a matrix between proxies to one between frames."""
     if np.array_equal(matrix, np.eye(3)):
         return np.eye(3)
-    half = (factor - 1) / 2
-    up = np.array([[factor, 0, half], [0, factor, half], [0, 0, 1.0]])
+    up = from_blocks(factor)
     full = up @ matrix @ np.linalg.inv(up)
     return np.asarray(full / full[2, 2], np.float64)

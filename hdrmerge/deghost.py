@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from .align import Alignment
 from .bracket import Frame
 from .exposure import Float, Mask, NoiseModel
-from .proxy import Proxy
+from .proxy import Proxy, from_blocks
 
 Trust = NDArray[np.uint8]  # (h, w) in proxy pixels, 255 = fully trusted
 
@@ -98,7 +98,8 @@ class _View:
         inside = np.ones_like(usable)
         if not alignment.is_identity:
             height, width = usable.shape
-            matrix = _at_proxy_size(alignment.matrix, proxy.factor)
+            up = from_blocks(proxy.factor)
+            matrix = np.linalg.inv(up) @ alignment.matrix @ up
             flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (width, height)
             linear = cv2.warpPerspective(linear, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
             safe = cv2.erode(usable.astype(np.uint8) * 255, np.ones((3, 3)), borderValue=255)
@@ -263,9 +264,3 @@ def _steepness(radiance: Float) -> Float:
     """Return the largest change between a pixel and its neighbours, a bound of |gradient| in 1/px."""
     kernel = np.ones((3, 3), np.uint8)
     return np.asarray(cv2.morphologyEx(radiance, cv2.MORPH_GRADIENT, kernel), np.float32)
-
-
-def _at_proxy_size(matrix: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    half = (factor - 1) / 2
-    up = np.array([[factor, 0, half], [0, factor, half], [0, 0, 1.0]])
-    return np.asarray(np.linalg.inv(up) @ matrix @ up, np.float64)

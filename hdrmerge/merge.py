@@ -27,6 +27,7 @@ from .align import Alignment
 from .bracket import Bracket, Frame
 from .deghost import Trust
 from .exposure import Array, Float, Mask, smoothstep
+from .proxy import from_blocks
 
 STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes fit the cache
 FADE_RAW = (0.95, 0.985)  # linear levels between which a weight fades to zero
@@ -132,8 +133,8 @@ class _Input:
         patch = self.trust[max(top // factor - 1, 0) : bottom // factor + 2]
         if patch[:, max(left // factor - 1, 0) : right // factor + 2].min(initial=255) == 255:
             return None
-        half = (factor - 1) / 2
-        inward = np.array([[1 / factor, 0, (left - half) / factor], [0, 1 / factor, (top - half) / factor]])
+        corner = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+        inward = (np.linalg.inv(from_blocks(factor)) @ corner)[:2]
         flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (right - left, bottom - top)
         patch = cv2.warpAffine(self.trust, inward, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         belief = patch * np.float32(1 / 255)

@@ -128,11 +128,9 @@ def _read(
 ) -> tuple[Bracket, list[Proxy]]:
     """Decode all frames, in threads, and shrink each while its pixels are at hand."""
     response = None if options.response is None else Response.named(options.response)
-    pixels = max(shot.width * shot.height for shot in shots) * len(shots)
-    spool = pixels * 3 > SPOOL_BEYOND
 
     def load(shot: Shot) -> tuple[Frame, Proxy]:
-        frame = read_frame(shot, response, shots[reference], spool)
+        frame = read_frame(shot, response, shots[reference], SPOOL_BEYOND / len(shots))
         return frame, shrink(frame)
 
     loaded = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .bracket import Frame
 from .exposure import Array, Float, Mask
@@ -31,6 +32,18 @@ class Proxy:
     linear: Float
     clipped: Mask
     factor: int
+
+
+def from_blocks(factor: int) -> NDArray[np.float64]:
+    """Return the matrix (3, 3) that takes a proxy's pixels to the frame's, centres at integers.
+
+    Block k covers pixels k f to k f + f - 1.
+
+    >>> (from_blocks(4) @ [0, 0, 1]).tolist()
+    [1.5, 1.5, 1.0]
+    """
+    half = (factor - 1) / 2
+    return np.array([[factor, 0, half], [0, factor, half], [0, 0, 1.0]])
 
 
 def shrink(frame: Frame) -> Proxy:

@@ -8,6 +8,7 @@ damaged or ends early is an error, never a picture with a grey tail.
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 import threading
 import weakref
@@ -36,13 +37,16 @@ _PRIMARIES = ("red_x", "red_y", "green_x", "green_y", "blue_x", "blue_y", "white
 
 
 def read_frame(
-    shot: Shot, response: Response | None = None, reference: Shot | None = None, spool: bool = False
+    shot: Shot,
+    response: Response | None = None,
+    reference: Shot | None = None,
+    spool_beyond: float = math.inf,
 ) -> Frame:
     """Decode the pixels of a shot into a `Frame`, upright, RGB.
 
     ``response`` overrides the curve of the file's colour profile (sRGB where it has none); RAW and
     float files are linear whatever it says. A RAW frame takes the white balance of ``reference``.
-    ``spool`` keeps the codes in a temporary file instead of in memory.
+    Codes of more than ``spool_beyond`` bytes wait in a temporary file instead of in memory.
     """
     kind = kind_of(shot.path)
     if reference and (kind == "raw") != (kind_of(reference.path) == "raw"):
@@ -53,7 +57,8 @@ def read_frame(
         frame = read_raw(shot, reference or shot)
     else:
         frame = _read_developed(shot, kind, response)
-    return replace(frame, codes=SpooledCodes(frame.codes[:])) if spool else frame
+    codes = frame.codes[:]
+    return replace(frame, codes=SpooledCodes(codes)) if codes.nbytes > spool_beyond else frame
 
 
 class SpooledCodes:

@@ -457,7 +457,7 @@ def test_spooled_codes_are_the_same(codes: np.ndarray) -> None:
 def test_a_spooled_frame_is_the_same_and_closes_its_file(tmp_path: Path) -> None:
     patch().save(tmp_path / "a.png")
     shot = read_shot(tmp_path / "a.png")
-    frame = read_frame(shot, spool=True)
+    frame = read_frame(shot, spool_beyond=0)
     assert isinstance(frame.codes, SpooledCodes)
     assert np.array_equal(frame.linear(3, 9), read_frame(shot).linear(3, 9))
     file = frame.codes._file
