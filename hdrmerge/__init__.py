@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bracket import RadianceMap, Shot
     from .errors import HdrmergeError
-    from .group import StatedExposures
+    from .form import StatedExposures
     from .pipeline import MergeOptions, Report, merge_bracket
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "RadianceMap": "bracket",
     "Report": "pipeline",
     "Shot": "bracket",
-    "StatedExposures": "group",
+    "StatedExposures": "form",
     "merge_bracket": "pipeline",
 }
 

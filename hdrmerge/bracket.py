@@ -43,7 +43,7 @@ class Shot:
         """Relative exposure H = t * S/100 / N^2 [s]; None without a time.
 
         A missing ISO or aperture is taken as 100 and 1: harmless as long as it is missing in every
-        shot of a bracket, which `group.form_bracket` makes sure of.
+        shot of a bracket, which `form.form_bracket` makes sure of.
         """
         if self.stated_exposure is not None:
             return self.stated_exposure

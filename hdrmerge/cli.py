@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,28 @@ import typer
 
 from . import __version__
 from .console import Group, claim_streams, print_verdicts, say, show_progress
-from .errors import OutputError
+from .options import (
+    Align,
+    Alignment,
+    Compression,
+    CurveName,
+    Deghost,
+    Deghosting,
+    ExrCompression,
+    Float32,
+    Force,
+    Merger,
+    Network,
+    Operator,
+    Preview,
+    Quiet,
+    Reference,
+    ToneCurve,
+    Verbose,
+    check_targets,
+    numbers,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from .bracket import RadianceMap
@@ -63,64 +82,6 @@ def main(
     claim_streams()
 
 
-class Align(str, Enum):
-    none = "none"
-    translation = "translation"
-    similarity = "similarity"
-    homography = "homography"
-
-
-class Deghost(str, Enum):
-    none = "none"
-    auto = "auto"
-
-
-class Network(str, Enum):
-    none = "none"
-
-
-class CurveName(str, Enum):
-    srgb = "srgb"
-    gamma22 = "gamma2.2"
-    linear = "linear"
-
-
-class Compression(str, Enum):
-    zip = "zip"
-    piz = "piz"
-    dwaa = "dwaa"
-    none = "none"
-
-
-class ToneCurve(str, Enum):
-    durand2002 = "durand2002"
-    reinhard2002 = "reinhard2002"
-    drago2003 = "drago2003"
-    mantiuk2006 = "mantiuk2006"
-    narkowicz2015 = "narkowicz2015"
-    mulaw = "mulaw"
-
-
-def _numbers(text: str | None, option: str, low: float, high: float) -> tuple[float, ...]:
-    """Parse ``1/500,1/60,0.125`` or ``-2,0,2``: fractions and decimals from ``low`` to ``high``."""
-    values = []
-    for part in text.split(",") if text is not None else []:
-        numerator, slash, denominator = part.strip().partition("/")
-        try:
-            value = float(numerator) / float(denominator) if slash else float(numerator)
-        except (ValueError, ZeroDivisionError):
-            raise typer.BadParameter(f"{part.strip()!r} is no number", param_hint=option) from None
-        if not low <= value <= high:
-            raise typer.BadParameter(f"{part.strip()} is not between {low:g} and {high:g}", param_hint=option)
-        values.append(value)
-    return tuple(values)
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print the verdict on every frame.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
-
-
 @app.command(no_args_is_help=True)
 def merge(
     frames: Annotated[
@@ -140,14 +101,7 @@ def merge(
             show_default="first-last.exr beside the first frame",
         ),
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|INDEX",
-            help="The frame whose moment and geometry the result keeps; an index counts from 0 as given.",
-            show_default="middle exposure",
-        ),
-    ] = None,
+    reference: Reference = None,
     times: Annotated[
         str | None,
         typer.Option(metavar="T,T,...", help="Exposure times in seconds, one a frame: 1/500,1/60,1/8."),
@@ -168,21 +122,13 @@ def merge(
             help="Curve of JPEG, PNG and integer TIFF.", show_default="the file's profile, else srgb"
         ),
     ] = None,
-    align: Annotated[Align, typer.Option(help="The most general motion to undo.")] = Align.homography,
-    deghost: Annotated[
-        Deghost, typer.Option(help="auto: what moves appears once, as in the reference.")
-    ] = Deghost.auto,
-    network: Annotated[
-        Network, typer.Option(help="The network that merges; none: the classical merge.")
-    ] = Network.none,
-    compression: Annotated[
-        Compression, typer.Option(help="Of EXR; a TIFF knows zip and none.")
-    ] = Compression.zip,
-    float32: Annotated[bool, typer.Option("--float", help="32 instead of 16 bits a value in EXR.")] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview/--no-preview", help="A tone-mapped JPEG beside the result.")
-    ] = True,
-    operator: Annotated[ToneCurve, typer.Option(help="Tone mapping of the preview.")] = ToneCurve.durand2002,
+    align: Alignment = Align.homography,
+    deghost: Deghosting = Deghost.auto,
+    network: Merger = Network.none,
+    compression: ExrCompression = Compression.zip,
+    float32: Float32 = False,
+    preview: Preview = True,
+    operator: Operator = ToneCurve.durand2002,
     report_file: Annotated[
         Path | None,
         typer.Option(
@@ -205,21 +151,21 @@ def merge(
     """
     if sum(option is not None for option in (times, ev, ev_step)) > 1:
         raise typer.BadParameter("--times, --ev and --ev-step say the same thing; give one of them")
-    seconds, stops = _numbers(times, "--times", 1e-9, 1e6), _numbers(ev, "--ev", -30, 30)
-    step = _numbers(ev_step, "--ev-step", -15, 15)
+    seconds, stops = numbers(times, "--times", 1e-9, 1e6), numbers(ev, "--ev", -30, 30)
+    step = numbers(ev_step, "--ev-step", -15, 15)
     if len(step) > 1:
         raise typer.BadParameter("one number, the same step between all frames", param_hint="--ev-step")
 
-    from .group import StatedExposures
+    from .form import StatedExposures
     from .pipeline import MergeOptions, merge_bracket
     from .write import RADIANCE_SUFFIXES, write, write_preview
 
     name = f"{frames[0].stem}-{frames[-1].stem}.exr"
-    target = _target(output, frames[0].parent / name, RADIANCE_SUFFIXES)
+    target = target_of(output, frames[0].parent / name, RADIANCE_SUFFIXES)
     picture = target.with_suffix(".jpg")
     outputs = [target, picture] if preview else [target]
     to_stdout = report_file is not None and str(report_file) == "-"
-    _check_targets([*outputs, *([report_file] if report_file and not to_stdout else [])], frames, force)
+    check_targets([*outputs, *([report_file] if report_file and not to_stdout else [])], frames, force)
     options = MergeOptions(
         reference=reference,
         exposures=StatedExposures(seconds, stops, step[0] if step else None),
@@ -283,40 +229,13 @@ def preview(
     from .load import load
     from .write import PREVIEW_SUFFIXES, write_preview
 
-    targets = [_target(output, source.with_suffix(".jpg"), PREVIEW_SUFFIXES) for source in radiance_files]
-    _check_targets(targets, radiance_files, force)
+    targets = [target_of(output, source.with_suffix(".jpg"), PREVIEW_SUFFIXES) for source in radiance_files]
+    check_targets(targets, radiance_files, force)
     for source, target in zip(radiance_files, targets, strict=True):
         radiance = load(source)
         write_preview(_render(radiance, operator.value), target, shot=radiance.reference, force=force)
         if not quiet:
             print(target)
-
-
-def _target(output: Path | None, default: Path, suffixes: Sequence[str]) -> Path:
-    """Return the file that ``-o`` means: itself by its suffix, else one named as ``default`` in it."""
-    from .fileformat import RAW_SUFFIXES
-    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES
-
-    if output is None:
-        return default
-    suffix = output.suffix.lower()
-    if output.is_dir():
-        return output / default.name
-    if suffix not in suffixes and suffix in {*PREVIEW_SUFFIXES, *RADIANCE_SUFFIXES, *RAW_SUFFIXES}:
-        raise typer.BadParameter(f"{output}: this command writes {', '.join(suffixes)}", param_hint="-o")
-    return output if suffix in suffixes else output / default.name
-
-
-def _check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool) -> None:
-    """Refuse, before the work begins, targets that are inputs, that exist, or that are one file."""
-    from .write import check_target
-
-    for target in targets:
-        if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
-            raise OutputError(f"{target}: the output would replace an input; choose another name with -o")
-        if targets.count(target) > 1:
-            raise OutputError(f"{target}: several outputs of this name; give -o a folder, or run them singly")
-        check_target(target, (target.suffix.lower(),), force=force)
 
 
 def _render(radiance: RadianceMap, operator: str) -> Codes8:

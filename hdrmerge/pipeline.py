@@ -1,4 +1,4 @@
-"""The stages in order: read -> group -> align -> deghost -> merge. One function, one stage a line."""
+"""The stages in order: read -> form -> align -> deghost -> merge. One function, one stage a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .bracket import Bracket, Frame, RadianceMap, Shot
 from .deghost import Ghosts, deghost, tolerance
 from .errors import BracketError
 from .exposure import Response
-from .group import StatedExposures, doubts, form_bracket
+from .form import StatedExposures, doubts, form_bracket
 from .merge import merge
 from .metadata import read_shot
 from .proxy import Proxy, shrink

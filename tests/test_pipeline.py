@@ -15,7 +15,7 @@ from PIL import Image
 
 from hdrmerge.errors import BracketError, ExposureError, InputError
 from hdrmerge.exposure import Response
-from hdrmerge.group import StatedExposures
+from hdrmerge.form import StatedExposures
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
 from hdrmerge.pipeline import MergeOptions, merge_bracket
 from hdrmerge.scene import Mover

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hdrmerge.bracket import Shot
 from hdrmerge.errors import BracketError, ExposureError, HdrmergeError
-from hdrmerge.group import StatedExposures, doubts, form_bracket
+from hdrmerge.form import StatedExposures, doubts, form_bracket
 
 
 def shot(name: str, time: float | None = 1 / 60, iso: float | None = 100.0, **fields: object) -> Shot:

@@ -1,0 +1,120 @@
+"""The options that commands share: their values, their help, and how their text is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import OutputError
+
+
+class Align(str, Enum):
+    none = "none"
+    translation = "translation"
+    similarity = "similarity"
+    homography = "homography"
+
+
+class Deghost(str, Enum):
+    none = "none"
+    auto = "auto"
+
+
+class Network(str, Enum):
+    none = "none"
+
+
+class CurveName(str, Enum):
+    srgb = "srgb"
+    gamma22 = "gamma2.2"
+    linear = "linear"
+
+
+class Compression(str, Enum):
+    zip = "zip"
+    piz = "piz"
+    dwaa = "dwaa"
+    none = "none"
+
+
+class ToneCurve(str, Enum):
+    durand2002 = "durand2002"
+    reinhard2002 = "reinhard2002"
+    drago2003 = "drago2003"
+    mantiuk2006 = "mantiuk2006"
+    narkowicz2015 = "narkowicz2015"
+    mulaw = "mulaw"
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print the verdict on every frame.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|INDEX",
+        help="The frame whose moment and geometry the result keeps; an index counts from 0 as given.",
+        show_default="middle exposure",
+    ),
+]
+Alignment = Annotated[Align, typer.Option("--align", help="The most general motion to undo.")]
+Deghosting = Annotated[
+    Deghost, typer.Option("--deghost", help="auto: what moves appears once, as in the reference.")
+]
+Merger = Annotated[
+    Network, typer.Option("--network", help="The network that merges; none: the classical merge.")
+]
+ExrCompression = Annotated[
+    Compression, typer.Option("--compression", help="Of EXR; a TIFF knows zip and none.")
+]
+Float32 = Annotated[bool, typer.Option("--float", help="32 instead of 16 bits a value in EXR.")]
+Preview = Annotated[
+    bool, typer.Option("--preview/--no-preview", help="A tone-mapped JPEG beside the result.")
+]
+Operator = Annotated[ToneCurve, typer.Option("--operator", help="Tone mapping of the preview.")]
+
+
+def numbers(text: str | None, option: str, low: float, high: float) -> tuple[float, ...]:
+    """Parse ``1/500,1/60,0.125`` or ``-2,0,2``: fractions and decimals from ``low`` to ``high``."""
+    values = []
+    for part in text.split(",") if text is not None else []:
+        numerator, slash, denominator = part.strip().partition("/")
+        try:
+            value = float(numerator) / float(denominator) if slash else float(numerator)
+        except (ValueError, ZeroDivisionError):
+            raise typer.BadParameter(f"{part.strip()!r} is no number", param_hint=option) from None
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{part.strip()} is not between {low:g} and {high:g}", param_hint=option)
+        values.append(value)
+    return tuple(values)
+
+
+def target_of(output: Path | None, default: Path, suffixes: Sequence[str]) -> Path:
+    """Return the file that ``-o`` means: itself by its suffix, else one named as ``default`` in it."""
+    from .fileformat import RAW_SUFFIXES
+    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES
+
+    if output is None:
+        return default
+    suffix = output.suffix.lower()
+    if output.is_dir():
+        return output / default.name
+    if suffix not in suffixes and suffix in {*PREVIEW_SUFFIXES, *RADIANCE_SUFFIXES, *RAW_SUFFIXES}:
+        raise typer.BadParameter(f"{output}: this command writes {', '.join(suffixes)}", param_hint="-o")
+    return output if suffix in suffixes else output / default.name
+
+
+def check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool) -> None:
+    """Refuse, before the work begins, targets that are inputs, that exist, or that are one file."""
+    from .write import check_target
+
+    for target in targets:
+        if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
+            raise OutputError(f"{target}: the output would replace an input; choose another name with -o")
+        if targets.count(target) > 1:
+            raise OutputError(f"{target}: several outputs of this name; give -o a folder, or run them singly")
+        check_target(target, (target.suffix.lower(),), force=force)
