@@ -92,6 +92,19 @@ class Report:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A bracket whose pixels are decoded: what `load_bracket` leaves to `merge_loaded`."""
+
+    bracket: Bracket
+    proxies: list[Proxy]
+    seconds: dict[str, float]
+
+    @property
+    def shots(self) -> list[Shot]:
+        return [frame.shot for frame in self.bracket.frames]
+
+
 def merge_bracket(
     paths: Sequence[str | os.PathLike[str]],
     options: MergeOptions | None = None,
@@ -101,17 +114,39 @@ def merge_bracket(
 
     Raises an `HdrmergeError` for input that cannot be merged; nothing is written.
     """
-    options, clock = options or MergeOptions(), _Clock(progress)
+    return merge_loaded(load_bracket(paths, options, progress), options, progress)
 
-    shots = options.exposures.applied([read_shot(path) for path in paths])
-    shots, reference = form_bracket(shots, options.reference)
+
+def load_bracket(
+    paths: Sequence[str | os.PathLike[str]],
+    options: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Check the photographs of one bracket and decode their pixels; the first half of `merge_bracket`.
+
+    A batch loads the next bracket while it merges this one.
+    """
+    options, clock = options or MergeOptions(), _Clock(progress)
     with clock.stage("read"):
+        shots = options.exposures.applied([read_shot(path) for path in paths])
+        shots, reference = form_bracket(shots, options.reference)
         bracket, proxies = _read(shots, reference, options, clock)
+    return Loaded(bracket, proxies, clock.seconds)
+
+
+def merge_loaded(
+    loaded: Loaded, options: MergeOptions | None = None, progress: Progress | None = None
+) -> tuple[RadianceMap, Report]:
+    """Align, deghost and merge a loaded bracket; the second half of `merge_bracket`."""
+    options, clock = options or MergeOptions(), _Clock(progress)
+    clock.seconds.update(loaded.seconds)
+    bracket, proxies, shots = loaded.bracket, loaded.proxies, loaded.shots
+    reference = bracket.reference
+
     with clock.stage("align"):
         alignments = align(proxies, reference, options.align)
     with clock.stage("deghost"):
         ghosts = _ghosts(bracket, proxies, alignments, options)
-    del proxies
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts.trust, clock.sum_up("merge"))
 
