@@ -2,8 +2,7 @@
 
     python benchmarks/brackets.py FOLDER OUT
 
-Each set is merged by the command line, as a user does. `FLAGS` holds what public test sets need
-because their files say nothing about exposure; a set without an entry is merged without flags.
+Each set is merged by the command line, as a user does: without flags but those in `FLAGS`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,8 @@ from pathlib import Path
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dng", ".nef", ".arw", ".cr2"}
 
-FLAGS = {
-    "altexp_bride": ["--ev", "0,5.5"],
-    "dario_crusader": ["--ev", "0,0,1,-2,2,0,-3"],
-    "gallo_arch": ["--ev", "-2,-1,0,1,2"],
-    "hu13_lady": ["--ev", "-2,0,2"],
-    "lzocro": ["--ev", "0,-2,2"],
-    "memorial": ["--times", "32,8,2,1/2,1/8,1/32,1/128,1/512"],
-    "merianos_oldhouse": ["--ev", "-2,0,2"],
-    "musil_horse": ["--ev", "-2.7,0,2.7"],
-}
-"""Stops seen in the pixels where nobody wrote them down, the published times elsewhere."""
+FLAGS: dict[str, list[str]] = {}
+"""Sets that need a flag, and the one that their message names."""
 
 CHOICES = {"altexp_bride": slice(0, 2), "bif_sony": slice(10, 15), "musil_horse": slice(0, 3)}
 """The files that are one bracket, of those in the folder."""
@@ -53,9 +43,10 @@ def merge(folder: Path, out: Path) -> dict[str, object]:
         "ev": f"{frames[0]['relative_ev']:+.1f}..{frames[-1]['relative_ev']:+.1f}",
         "aligned": " ".join(frame["alignment"]["model"][:4] if frame["used"] else "LEFT" for frame in frames),
         "ghosts": " ".join(f"{frame['ghost_share']:.1%}" for frame in frames),
+        "response": "{verdict} {disagreement_before_ev} -> {disagreement_after_ev}".format(**values["response"]),
         "clipped": f"{values['clipped_share']:.2%}",
         "seconds": f"{seconds:.1f}",
-        "warnings": len(values["warnings"]),
+        "warnings": values["warnings"],
     }
 
 

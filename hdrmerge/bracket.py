@@ -12,7 +12,8 @@ import numpy as np
 
 from .exposure import Array, Float, Mask, NoiseModel, Response, ev100, exposure
 
-ExposureSource = Literal["exif", "times", "ev", "none"]
+ExposureSource = Literal["exif", "times", "ev", "pixels", "none"]
+ExposureMode = Literal["auto", "manual", "bracket"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Shot:
     """What the metadata says about one photograph before any pixel is decoded.
 
     Values the file does not state are None (or empty strings). ``stated_exposure`` is the relative
-    exposure [s] given by hand; it wins over anything the file says.
+    exposure [s] given by hand or found in the pixels; it wins over anything the file says.
     """
 
     path: Path
@@ -37,6 +38,10 @@ class Shot:
     orientation: int = 1  # EXIF 1..8
     stated_exposure: float | None = None
     source: ExposureSource = "none"
+    exposure_mode: ExposureMode | None = None  # EXIF ExposureMode
+    exposure_bias: float | None = None  # [EV], as the photographer or the camera's bracketing set it
+    camera_serial: str = ""
+    software: str = ""
 
     @property
     def exposure(self) -> float | None:
@@ -83,6 +88,7 @@ class Frame:
     noise: NoiseModel
     to_rec709: Float = field(default_factory=lambda: np.eye(3, dtype=np.float32))
     clip: float = 1.0
+    notes: tuple[str, ...] = ()  # warnings about this file, without its name
 
     @property
     def height(self) -> int:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__
+from . import __version__, cli_folder
 from .console import Group, claim_streams, print_verdicts, say, show_progress
 from .options import (
     Align,
     Alignment,
     Compression,
-    CurveName,
+    Curve,
     Deghost,
     Deghosting,
     ExrCompression,
@@ -29,9 +29,12 @@ from .options import (
     Quiet,
     Reference,
     ToneCurve,
+    Trust,
+    Trusted,
     Verbose,
     check_targets,
     numbers,
+    response_of,
     target_of,
 )
 
@@ -70,10 +73,11 @@ def main(
       1. read the metadata and check that the files are one bracket
       2. decode the pixels and make them linear
       3. align all frames to the reference
-      4. find what moved
-      5. merge, weighted by the noise of each frame
-      6. write the HDR file
-      7. tone map and write the preview
+      4. find the response curve, check the exposures
+      5. find what moved
+      6. merge, weighted by the noise of each frame
+      7. write the HDR file
+      8. tone map and write the preview
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
@@ -116,12 +120,23 @@ def merge(
         str | None,
         typer.Option(metavar="EV", help="Stops from each frame to the next, files from dark to bright."),
     ] = None,
-    response: Annotated[
-        CurveName | None,
+    response: Curve = "auto",
+    save_response: Annotated[
+        Path | None,
         typer.Option(
-            help="Curve of JPEG, PNG and integer TIFF.", show_default="the file's profile, else srgb"
+            metavar="FILE",
+            readable=False,
+            help="Keep the curve that was used, for other brackets.",
+            show_default=False,
         ),
     ] = None,
+    trust: Trust = Trusted.exif,
+    anchor: Annotated[
+        str,
+        typer.Option(
+            metavar="EV|reference", help="The exposure at ISO 100 whose white becomes 1.0, for one scale."
+        ),
+    ] = "reference",
     align: Alignment = Align.homography,
     deghost: Deghosting = Deghost.auto,
     network: Merger = Network.none,
@@ -155,9 +170,13 @@ def merge(
     step = numbers(ev_step, "--ev-step", -15, 15)
     if len(step) > 1:
         raise typer.BadParameter("one number, the same step between all frames", param_hint="--ev-step")
+    ev100 = numbers(None if anchor == "reference" else anchor, "--anchor", -30, 30)
+    if len(ev100) > 1:
+        raise typer.BadParameter("one number, the same for all frames", param_hint="--anchor")
 
     from .form import StatedExposures
     from .pipeline import MergeOptions, merge_bracket
+    from .response import save
     from .write import RADIANCE_SUFFIXES, write, write_preview
 
     name = f"{frames[0].stem}-{frames[-1].stem}.exr"
@@ -165,11 +184,15 @@ def merge(
     picture = target.with_suffix(".jpg")
     outputs = [target, picture] if preview else [target]
     to_stdout = report_file is not None and str(report_file) == "-"
-    check_targets([*outputs, *([report_file] if report_file and not to_stdout else [])], frames, force)
+    kept = [save_response] if save_response else []
+    kept += [report_file] if report_file and not to_stdout else []
+    check_targets([*outputs, *kept], frames, force)
     options = MergeOptions(
         reference=reference,
         exposures=StatedExposures(seconds, stops, step[0] if step else None),
-        response=response.value if response else None,
+        response=response_of(response),
+        trust=trust.value,
+        anchor=ev100[0] if ev100 else None,
         align=align.value,
         deghost=deghost.value,
         network=network.value,
@@ -182,6 +205,8 @@ def merge(
             losses = write(radiance, target, compression=compression.value, float32=float32, force=force)
             if rendered:
                 write_preview(rendered.result(), picture, shot=radiance.reference, force=force)
+        if save_response:
+            save(report.curve, save_response, radiance.reference.camera_model)
         progress("write", 1.0)
     doubts = [*report.warnings, *losses]
     if report_file:
@@ -254,3 +279,7 @@ def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: 
     from .write import write_text
 
     write_text(text, path)
+
+
+app.command(no_args_is_help=True)(cli_folder.inspect)
+app.command(no_args_is_help=True)(cli_folder.batch)

@@ -6,11 +6,14 @@ All of it goes to stderr; stdout is kept for the names of the files written.
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from .errors import HdrmergeError
+from .errors import HdrmergeError, OutputError
 
 if TYPE_CHECKING:
+    from .batch import Outcome
+    from .journal import ReportFile
     from .pipeline import Progress, Report
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -29,6 +34,14 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 def say(line: str) -> None:
     """Print a line of our own on stderr."""
     print(f"hdrmerge: {line}", file=sys.stderr)
+
+
+def print_name(line: str) -> None:
+    """Print a line on stdout at once; where nobody reads any more, the work goes on without."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class Group(TyperGroup):
@@ -64,9 +77,16 @@ def claim_streams() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
+# What each stage of a merge is of the whole, measured on an 18-megapixel bracket.
+MERGE_PARTS = {"read": 0.2, "align": 0.15, "calibrate": 0.1, "deghost": 0.1, "merge": 0.25, "write": 0.2}
+
+
 @contextmanager
-def show_progress(wanted: bool) -> Iterator[Progress]:
-    """Show a bar on stderr while the stages run; nothing where stderr is no terminal."""
+def show_progress(wanted: bool, parts: Mapping[str, float] = MERGE_PARTS) -> Iterator[Progress]:
+    """Show a bar on stderr while the stages run; nothing where stderr is no terminal.
+
+    ``parts`` is what each stage is of the whole, in order.
+    """
     if not (wanted and sys.stderr.isatty()):
         yield lambda stage, share: None
         return
@@ -74,17 +94,69 @@ def show_progress(wanted: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    # What each stage is of the whole, measured on an 18-megapixel bracket.
-    parts = {"read": 0.2, "align": 0.2, "deghost": 0.1, "merge": 0.25, "write": 0.25}
-    starts = dict(zip(parts, accumulate(parts.values(), initial=0.0), strict=False))
+    starts = _starts(parts)
     columns = TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("read", total=1.0)
+        task = bar.add_task(next(iter(parts)), total=1.0)
 
         def show(stage: str, share: float) -> None:
             bar.update(task, description=stage, completed=starts[stage] + parts[stage] * share)
 
         yield show
+
+
+def _starts(parts: Mapping[str, float]) -> dict[str, float]:
+    return dict(zip(parts, accumulate(parts.values(), initial=0.0), strict=False))
+
+
+class BatchBar:
+    """Which set of how many, what is done to it, and the share of all that is done."""
+
+    def __init__(self, total: int, bar: Any = None) -> None:
+        self._total, self._ended = total, 0
+        self._shares: dict[str, float] = {}
+        self._starts = _starts(MERGE_PARTS)
+        self._bar = bar
+        self._row = bar.add_task("", total=total) if bar else None
+
+    def show(self, name: str, stage: str, share: float) -> None:
+        """Show what is done to a set; called from several threads."""
+        self._shares[name] = self._starts[stage] + MERGE_PARTS[stage] * share
+        self._update(f"{stage} {name}")
+
+    def end(self, name: str) -> None:
+        """Count a set whose work is over."""
+        self._shares.pop(name, None)
+        self._ended += 1
+        self._update("")
+
+    def _update(self, text: str) -> None:
+        if self._bar is None:
+            return
+        from rich.markup import escape
+
+        done = self._ended + sum(list(self._shares.values()))
+        number = min(self._ended + 1, self._total)
+        self._bar.update(self._row, description=f"set {number}/{self._total} {escape(text)}", completed=done)
+
+
+@contextmanager
+def show_batch(total: int, wanted: bool) -> Iterator[BatchBar]:
+    """Show one bar for all sets on stderr; nothing where stderr is no terminal.
+
+    Lines printed meanwhile appear above it; names for a pipe go there untouched.
+    """
+    if not (wanted and sys.stderr.isatty()):
+        yield BatchBar(total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        yield BatchBar(total, bar)
 
 
 def print_verdicts(report: Report) -> None:
@@ -113,3 +185,69 @@ def print_verdicts(report: Report) -> None:
     console.print(
         f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False, soft_wrap=True
     )
+
+
+@dataclass
+class BatchTeller:
+    """Tells what became of each set: names on stdout, the rest on stderr and in the report."""
+
+    to_stdout: bool
+    verbose: bool
+    quiet: bool
+    report: ReportFile | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    report_failed: bool = False
+    faults: int = 0
+
+    def tell(self, outcome: Outcome) -> None:
+        name = outcome.task.name
+        self.counts[outcome.status] += 1
+        if outcome.error:
+            say(f"{name} failed: {outcome.error}")
+            self._trace(outcome.trace)
+        if outcome.status == "merged" and not self.quiet:
+            for doubt in outcome.values["warnings"]:
+                say(f"{name}: warning: {doubt}")
+            if self.verbose and outcome.report:
+                say(f"{name}: {outcome.task.why}")
+                print_verdicts(outcome.report)
+        if self.to_stdout:
+            print_name(json.dumps(outcome.values))
+        elif outcome.status == "merged":
+            self.names(outcome.task.outputs)
+        if self.report and not self.report_failed:
+            try:
+                self.report.add(outcome.values)
+            except OutputError as error:  # the merges are worth more than the report
+                self.report_failed = True
+                say(str(error))
+
+    def fault(self, line: str, trace: str) -> None:
+        """Tell of an error that nobody foresaw and that is no set's."""
+        self.faults += 1
+        say(f"{' '.join(line.split())}; a fault of this program, -v shows where")
+        self._trace(trace)
+
+    def _trace(self, trace: str) -> None:
+        if trace and self.verbose:
+            say(trace)
+
+    def names(self, paths: Sequence[Path]) -> None:
+        """Print the names of files written."""
+        if not (self.quiet or self.to_stdout):
+            for path in paths:
+                print_name(str(path))
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.counts["failed"] or self.faults or self.report_failed)
+
+    def sum_up(self, left_out: int) -> None:
+        """Say in one line how many sets ended how."""
+        if self.quiet and not self.failed:
+            return
+        done = ["merged", *(status for status in ("skipped", "failed") if self.counts[status])]
+        parts = [f"{self.counts[status]} {status}" for status in done]
+        if left_out:
+            parts.append(f"{left_out} photographs left out (hdrmerge inspect tells why)")
+        say(", ".join(parts))

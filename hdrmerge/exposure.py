@@ -195,7 +195,8 @@ class NoiseModel:
         """
         linear = response.sampled(levels)[:, 1].astype(np.float64)
         middle, variance = (linear[1:] + linear[:-1]) / 2, np.diff(linear) ** 2 / 12
-        dark = float(variance[: max(levels // 64, 1)].mean())
+        black = int(np.searchsorted(linear, 0.0, side="right")) - 1  # above 0 in scans with a pedestal
+        dark = float(variance[black : black + max(levels // 64, 1)].mean())
         bright = middle > 0.01
         photon = float(np.median(np.maximum(variance[bright] - dark, 0.0) / middle[bright]))
         return NoiseModel(self.photon + photon, math.hypot(self.read, dark**0.5))

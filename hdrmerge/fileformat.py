@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import Any, BinaryIO, Literal
 
 from .errors import InputError
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is raised here
+for name in ("tifffile", "PIL"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what they find wrong is raised here
 
 Kind = Literal["jpeg", "png", "tiff", "heic", "raw"]
 
@@ -30,11 +32,8 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 def kind_of(path: Path) -> Kind:
     """Tell the format by the first bytes; the suffix only tells RAW from TIFF."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise unreadable(path, error) from None
+    with opened(path) as file:
+        head = file.read(16)
     if not head:
         raise InputError(f"{path}: the file is empty; copy it again from the card")
     suffix = path.suffix.lower()
@@ -51,6 +50,19 @@ def kind_of(path: Path) -> Kind:
     raise InputError(
         f"{path}: not a photograph (it begins with {head[:8]!r}); give JPEG, PNG, TIFF, HEIC or RAW"
     )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a photograph for reading; whatever the system has against it becomes an `InputError`."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait forever
+            raise InputError(f"{path}: is a device or a pipe; copy what it holds to a file")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
@@ -75,13 +87,15 @@ def one_line(finding: object) -> str:
 @contextmanager
 def open_pillow(path: Path, file: BinaryIO) -> Iterator[Any]:
     """Open a picture (`PIL.Image.Image`) and read its header; whatever ails it becomes an `InputError`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # panoramas are large; a header that lies is found out elsewhere
     file.seek(0)
     try:
         with Image.open(file) as picture:
             yield picture
+    except UnidentifiedImageError:
+        raise damaged(path, "its header makes no sense") from None
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise damaged(path, error) from None
 
@@ -94,9 +108,13 @@ def open_heic(path: Path, file: BinaryIO) -> Any:
         raise InputError(f"{path}: HEIC needs one package more: pip install 'hdrmerge[heic]'") from None
     file.seek(0)
     try:
-        return pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        heif.info  # noqa: B018 - looks for the picture that the file says is its main one
+    except IndexError:
+        raise damaged(path, "no picture in it") from None
     except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         raise damaged(path, error) from None
+    return heif
 
 
 def check_complete(path: Path, kind: Kind, file: BinaryIO) -> None:
@@ -146,6 +164,38 @@ def _jpeg_ends_early(data: bytes) -> str:
             return f"{len(data)} bytes for a picture that takes {_blocks(segment) // 8} at least"
 
 
+_SURE_DAMAGE = re.compile(
+    r"Corrupt JPEG data: (?!bad ICC|\d+ extraneous)(.+)|(Premature end .+|Inconsistent progression .+)"
+    r"|libpng (?:warning|error): IDAT: (.+)"
+)
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x(..)")
+
+
+def check_complaints(path: Path, printed: str, file: BinaryIO) -> tuple[str, ...]:
+    """Raise `InputError` where libjpeg or libpng told of damage; return warnings where it may be harmless.
+
+    ``printed`` is what they said while they decoded ``file``. Damage shifts or blanks what follows it,
+    and the bytes then run out too early, or some are left over. Bytes are left over in the good files
+    of some cameras, too; where all are 0 or 255 they fill a gap.
+    """
+    damage = _SURE_DAMAGE.search(printed)
+    if damage:
+        raise damaged(path, next(group for group in damage.groups() if group))
+    left = _LEFT_OVER.search(printed)
+    if left is None:
+        return ()
+    count, marker = int(left[1]), bytes([0xFF, int(left[2], 16)])
+    file.seek(0)
+    data = file.read()
+    end = data.find(marker, data.rfind(b"\xff\xda")) if marker == b"\xff\xd9" else -1
+    if end >= count and not data[end - count : end].strip(b"\0\xff"):
+        return ()
+    return (
+        f"{count} bytes too many among its pixels; if parts of the picture are shifted or grey, "
+        "copy the file again from the card",
+    )
+
+
 def _blocks(frame: bytes) -> int:
     """Count the 8 x 8 blocks that a start-of-frame segment announces; each takes a bit or more."""
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
@@ -155,7 +205,7 @@ def _blocks(frame: bytes) -> int:
 
 def _png_ends_early(data: bytes) -> str:
     """Walk the chunks of a PNG to IEND and check their checksums."""
-    at = 8
+    at, compressed = 8, 0
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         name, end = data[at + 4 : at + 8], at + 12 + length
@@ -163,10 +213,27 @@ def _png_ends_early(data: bytes) -> str:
             break
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             return f"bad checksum in chunk {name.decode('latin-1')!r}"
+        if name == b"IDAT":
+            compressed += length
         if name == b"IEND":
-            return ""
+            width, height = struct.unpack_from(">II", data, 16)
+            return _too_few(compressed, width * height // 8, DEFLATE)  # a bit a pixel at least
         at = end
     return "no IEND chunk"
+
+
+DEFLATE = 1032
+"""Bytes that one compressed byte becomes at most: 258 for two bits (RFC 1951)."""
+
+_EXPANSIONS = {1: 1, 8: DEFLATE, 32946: DEFLATE}
+"""The same for compressions of TIFF; others, LZW among them, stay below `_OTHERS`."""
+
+_OTHERS = 4096
+
+
+def _too_few(stored: int, wanted: int, expansion: int) -> str:
+    """Tell whether so few bytes cannot become as many as are wanted, before memory is asked for."""
+    return f"{stored} bytes for a picture of {wanted} at least" if stored * expansion < wanted else ""
 
 
 def _tiff_ends_early(file: BinaryIO, strict: bool) -> str:
@@ -183,17 +250,52 @@ def _tiff_ends_early(file: BinaryIO, strict: bool) -> str:
             pages = [*tiff.pages]
             pages += [sub for page in pages for sub in page.pages or ()]
             for page in pages:
-                ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
-                if max(ends, default=0) > length:
-                    return "its pixels reach past the end"
-                if strict and len(page.dataoffsets) < math.prod(page.chunked):
-                    return "fewer strips than its header announces"
-                bits = sum(page.databytecounts) * 8
-                if strict and page.compression == 1 and bits < page.size * page.bitspersample:
-                    return "fewer pixels than its header announces"
+                finding = _page_ends_early(page, length, strict)
+                if finding:
+                    return finding
             return "" if pages or not strict else "no picture in it"
     except Exception as error:  # tifffile raises many kinds on damaged directories
         return one_line(error) if strict else ""
+
+
+def _page_ends_early(page: Any, length: int, strict: bool) -> str:
+    parts = sorted(zip(page.dataoffsets, page.databytecounts, strict=False))
+    ends = [start + count for start, count in parts]
+    if max(ends, default=0) > length:
+        return "its pixels reach past the end"
+    if not isinstance(page.bitspersample, int):
+        return f"channels of {page.bitspersample} bits" if strict else ""
+    if strict and (finding := _impossible(page)):
+        return finding
+    wanted = page.size * page.bitspersample // 8
+    if not strict:  # some makers' tags mean something else
+        return _too_few(length, wanted, _OTHERS)
+    if len(parts) < math.prod(page.chunked):
+        return "fewer strips than its header announces"
+    if any(end > start for end, (start, _) in zip(ends, parts[1:], strict=False)):
+        return "strips that overlap"
+    stored = sum(page.databytecounts)
+    if page.compression == 1 and not page.is_tiled and stored >= 2 * max(wanted, 1):
+        return f"{stored} bytes for a picture of {wanted}"
+    return _too_few(stored, wanted, _EXPANSIONS.get(page.compression, _OTHERS))
+
+
+def _impossible(page: Any) -> str:
+    """Name the first tag of a TIFF page whose value means nothing; decoders take what comes nearest."""
+    import tifffile
+
+    for name, value, known in (
+        ("planar configuration", page.planarconfig, tifffile.PLANARCONFIG),
+        ("photometric interpretation", page.photometric, tifffile.PHOTOMETRIC),
+        ("compression", page.compression, tifffile.COMPRESSION),
+        ("predictor", page.predictor, tifffile.PREDICTOR),
+        ("sample format", page.sampleformat, tifffile.SAMPLEFORMAT),
+    ):
+        if value not in set(known):
+            return f"{name} {value}"
+    if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel < 3:
+        return f"RGB of {page.samplesperpixel} channels"
+    return ""
 
 
 def _boxes_end_early(file: BinaryIO) -> str:

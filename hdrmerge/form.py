@@ -46,20 +46,23 @@ class StatedExposures:
         return [replace(s, stated_exposure=2.0**e, source="ev") for s, e in zip(shots, ev, strict=True)]
 
 
-def form_bracket(shots: Sequence[Shot], reference: str | None = None) -> tuple[list[Shot], int]:
+def form_bracket(shots: Sequence[Shot], reference: str | None = None) -> tuple[list[Shot], int | None]:
     """Return the shots from the shortest exposure to the longest, and the index of the reference.
 
     ``reference`` is a file name or an index from 0 in the order given; without it the middle
-    exposure, the shorter of two. Raises `BracketError` or `ExposureError` for shots that cannot be
-    one bracket.
+    exposure, the shorter of two. Where an exposure is missing the order stays as given, and the
+    index is None unless it was asked for: the pixels will tell. Raises `BracketError` or
+    `ExposureError` for shots that cannot be one bracket.
     """
     if len(shots) < 2:
         found = f"{shots[0].path}: one frame" if shots else "no frames"
         raise BracketError(f"{found}; a bracket takes at least two, of different exposure")
     _refuse_twice_the_same(shots)
     _refuse_mixed_sizes(shots)
-    _refuse_missing_exposures(shots)
+    _refuse_absurd_exposures(shots)
     chosen = None if reference is None else shots[_reference_index(shots, reference)]
+    if any(shot.exposure is None for shot in shots):
+        return list(shots), None if chosen is None else list(shots).index(chosen)
     ordered = sorted(shots, key=lambda shot: (shot.exposure or 0.0, str(shot.path)))
     middle = (len(ordered) - 1) // 2
     return ordered, middle if chosen is None else ordered.index(chosen)
@@ -68,8 +71,8 @@ def form_bracket(shots: Sequence[Shot], reference: str | None = None) -> tuple[l
 def doubts(shots: Sequence[Shot]) -> list[str]:
     """Return warnings about a bracket that can be merged but may not be what the user meant."""
     found = []
-    exposures = [shot.exposure or 0.0 for shot in shots]
-    if max(exposures) < 1.05 * min(exposures):
+    exposures = [shot.exposure for shot in shots if shot.exposure is not None]
+    if exposures and max(exposures) < 1.05 * min(exposures):
         found.append(
             f"all {len(shots)} frames have the same exposure, which gains nothing but less noise; "
             f"if that is wrong, {_REMEDY}"
@@ -102,15 +105,11 @@ def _refuse_mixed_sizes(shots: Sequence[Shot]) -> None:
             )
 
 
-def _refuse_missing_exposures(shots: Sequence[Shot]) -> None:
-    missing = [shot for shot in shots if shot.exposure is None]
-    if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ExposureError(f"{missing[0].path}{others}: no exposure time in its metadata; {_REMEDY}")
+def _refuse_absurd_exposures(shots: Sequence[Shot]) -> None:
     for shot in shots:
-        if not 1e-9 < (shot.exposure or 0.0) < 1e9:
+        if shot.exposure is not None and not 1e-9 < shot.exposure < 1e9:
             raise ExposureError(f"{shot.path}: an exposure of {shot.exposure:g} s makes no sense; {_REMEDY}")
-    if any(shot.stated_exposure is not None for shot in shots):
+    if any(shot.stated_exposure is not None or shot.exposure_time is None for shot in shots):
         return
     for name, values in {
         "ISO": [shot.iso for shot in shots],

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import exifread
 
-from .bracket import Shot
-from .fileformat import Kind, damaged, kind_of, open_heic, open_pillow
+from .bracket import ExposureMode, Shot
+from .fileformat import Kind, damaged, kind_of, open_heic, open_pillow, opened
 from .raw import open_raw
 
 logging.getLogger("exifread").setLevel(logging.CRITICAL)  # what it cannot read is simply not known
@@ -26,6 +26,8 @@ Tags = dict[str, Any]
 _GROUPS = ("EXIF", "Image", "MakerNote")  # old RAW files keep exposures in the last two
 _ISO_TAGS = ("ISOSpeedRatings", "RecommendedExposureIndex", "ISOSpeed", "ISOSetting")
 _ISO_OVERFLOW = 65535  # Exif 2.3: the 16-bit tag is full, the value is in another
+_EXPOSURE_MODES: dict[float, ExposureMode] = {0: "auto", 1: "manual", 2: "bracket"}  # Exif 2.3
+_LARGEST_BIAS = 15.0  # [EV]; cameras offer 5, and write numbers of any size for what they do not know
 
 
 def read_shot(path: str | os.PathLike[str]) -> Shot:
@@ -37,7 +39,7 @@ def read_shot(path: str | os.PathLike[str]) -> Shot:
     """
     path = Path(path)
     kind = kind_of(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         block = _exif_of_heic(path, file) if kind == "heic" else file
         tags = _tags(block, details=False)
         if _exposure_time(tags) is None or _iso(tags) is None:
@@ -56,6 +58,10 @@ def read_shot(path: str | os.PathLike[str]) -> Shot:
         lens=_text(tags, "LensModel"),
         focal_length=_positive(tags, "FocalLength"),
         orientation=1 if kind in ("heic", "raw") else _orientation(tags),
+        exposure_mode=_exposure_mode(tags),
+        exposure_bias=_exposure_bias(tags),
+        camera_serial=_text(tags, "BodySerialNumber", ("EXIF",)),  # maker notes are read for few files only
+        software=_text(tags, "Software", ("Image",)),
     )
     if kind == "raw":
         shot = _completed_by_libraw(shot)
@@ -79,7 +85,7 @@ def _size(path: Path, kind: Kind, file: BinaryIO) -> tuple[int, int]:
         try:
             with tifffile.TiffFile(file) as tiff:
                 page = tiff.pages[0]
-                width, height = page.imagewidth, page.imagelength
+                width, height = int(page.imagewidth), int(page.imagelength)
         except Exception as error:  # damaged directories make tifffile raise many kinds
             raise damaged(path, error) from None
     else:
@@ -126,9 +132,9 @@ def _positive(tags: Tags, name: str) -> float | None:
     return number if number is not None and number > 0 else None
 
 
-def _text(tags: Tags, name: str) -> str:
+def _text(tags: Tags, name: str, groups: tuple[str, ...] = _GROUPS) -> str:
     """Return a tag's text on one line."""
-    tag = _tag(tags, name)
+    tag = _tag(tags, name, groups)
     return "" if tag is None else " ".join(str(tag).replace("\0", " ").split())
 
 
@@ -149,6 +155,17 @@ def _f_number(tags: Tags) -> float | None:
 def _iso(tags: Tags) -> float | None:
     values = (_positive(tags, name) for name in _ISO_TAGS)
     return next((iso for iso in values if iso is not None and iso != _ISO_OVERFLOW), None)
+
+
+def _exposure_mode(tags: Tags) -> ExposureMode | None:
+    mode = _number(tags, "ExposureMode", ("EXIF",))
+    return None if mode is None else _EXPOSURE_MODES.get(mode)
+
+
+def _exposure_bias(tags: Tags) -> float | None:
+    """Return the exposure compensation [EV], larger is brighter."""
+    bias = _number(tags, "ExposureBiasValue", ("EXIF",))
+    return bias if bias is not None and abs(bias) <= _LARGEST_BIAS else None
 
 
 def _taken_at(tags: Tags) -> datetime | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import OutputError
+
+if TYPE_CHECKING:
+    from .exposure import Response
 
 
 class Align(str, Enum):
@@ -28,10 +31,9 @@ class Network(str, Enum):
     none = "none"
 
 
-class CurveName(str, Enum):
-    srgb = "srgb"
-    gamma22 = "gamma2.2"
-    linear = "linear"
+class Trusted(str, Enum):
+    exif = "exif"
+    pixels = "pixels"
 
 
 class Compression(str, Enum):
@@ -50,6 +52,12 @@ class ToneCurve(str, Enum):
     mulaw = "mulaw"
 
 
+class Format(str, Enum):
+    exr = "exr"
+    hdr = "hdr"
+    tif = "tif"
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print the verdict on every frame.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
@@ -60,6 +68,17 @@ Reference = Annotated[
         help="The frame whose moment and geometry the result keeps; an index counts from 0 as given.",
         show_default="middle exposure",
     ),
+]
+Curve = Annotated[
+    str,
+    typer.Option(
+        "--response",
+        metavar="NAME|FILE",
+        help="Curve of developed files: auto finds it; srgb, gamma2.2, linear, camera; or a saved one.",
+    ),
+]
+Trust = Annotated[
+    Trusted, typer.Option("--trust", help="Whose exposure counts where metadata and pixels disagree.")
 ]
 Alignment = Annotated[Align, typer.Option("--align", help="The most general motion to undo.")]
 Deghosting = Annotated[
@@ -77,6 +96,20 @@ Preview = Annotated[
 ]
 Operator = Annotated[ToneCurve, typer.Option("--operator", help="Tone mapping of the preview.")]
 
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also look into the folders within.")]
+Gap = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="The longest pause between two frames of one set.",
+        show_default="2, and 5 where tags confirm the set",
+    ),
+]
+PerSet = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Take every N photographs of a camera as one set, in their order."),
+]
+
 
 def numbers(text: str | None, option: str, low: float, high: float) -> tuple[float, ...]:
     """Parse ``1/500,1/60,0.125`` or ``-2,0,2``: fractions and decimals from ``low`` to ``high``."""
@@ -91,6 +124,18 @@ def numbers(text: str | None, option: str, low: float, high: float) -> tuple[flo
             raise typer.BadParameter(f"{part.strip()} is not between {low:g} and {high:g}", param_hint=option)
         values.append(value)
     return tuple(values)
+
+
+def response_of(choice: str) -> str | Response:
+    """Return what ``--response`` means: auto, the name of a curve, or the curve in a file."""
+    from .response import NAMED, load, typical
+
+    if choice in ("auto", *NAMED):
+        return typical() if choice == "camera" else choice
+    if not Path(choice).suffix and not Path(choice).exists():
+        names = ", ".join(("auto", *NAMED))
+        raise typer.BadParameter(f"{choice!r} is neither one of {names} nor a file", param_hint="--response")
+    return load(Path(choice))
 
 
 def target_of(output: Path | None, default: Path, suffixes: Sequence[str]) -> Path:

@@ -1,4 +1,4 @@
-"""The stages in order: read -> form -> align -> deghost -> merge. One function, one stage a line."""
+"""The stages in order: read -> form -> align -> calibrate -> deghost -> merge; one stage a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,14 +15,16 @@ import numpy as np
 from . import __version__
 from .align import Alignment, Model, align
 from .bracket import Bracket, Frame, RadianceMap, Shot
+from .calibrate import Trust, calibrate, evidence_of
 from .deghost import Ghosts, deghost, tolerance
-from .errors import BracketError
+from .errors import BracketError, ExposureError, HdrmergeError
 from .exposure import Response
 from .form import StatedExposures, doubts, form_bracket
 from .merge import merge
 from .metadata import read_shot
 from .proxy import Proxy, shrink
 from .read import read_frame
+from .response import find_response
 
 SPOOL_BEYOND = 400e6
 """[bytes] decoded frames together may take this much memory; beyond it they wait in a temporary file."""
@@ -37,14 +39,20 @@ class MergeOptions:
 
     reference: str | None = None  # file name, or index from 0 in the order given; None = middle exposure
     exposures: StatedExposures = field(default_factory=StatedExposures)
-    response: str | None = None  # a name in `RESPONSES`; None = the file's own profile
+    response: str | Response = "auto"  # found from the frames; a name in `RESPONSES`; or a curve
+    trust: Trust = "exif"  # whose exposure counts where metadata and pixels contradict each other
+    anchor: float | None = None  # [EV at ISO 100] the exposure whose white is 1.0; None = the reference's
     align: Model = "homography"
     deghost: Literal["auto", "none"] = "auto"
     network: Literal["none"] = "none"
 
     def __str__(self) -> str:
-        response = self.response or "profile"
-        return f"align={self.align} deghost={self.deghost} response={response} network={self.network}"
+        response = self.response if isinstance(self.response, str) else self.response.name
+        anchor = "reference" if self.anchor is None else f"EV{self.anchor:g}"
+        return (
+            f"align={self.align} deghost={self.deghost} response={response} trust={self.trust} "
+            f"anchor={anchor} network={self.network}"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ class Report:
     reference: int
     alignments: Sequence[Alignment]
     ghost_shares: Sequence[float]
+    offsets: Sequence[float]  # [stops] by which the stated exposures were corrected
+    response: dict[str, Any]  # the curve's name, how it was found, and how well frames agree under it
+    curve: Response  # the one that was used
     clipped_share: float  # of the result: no frame recorded the scene there
     seconds: dict[str, float]
     warnings: list[str]
@@ -70,6 +81,7 @@ class Report:
                 "f_number": shot.f_number,
                 "exposure_source": shot.source,
                 "relative_ev": round(float(np.log2((shot.exposure or base) / base)), 4),
+                "exposure_offset_ev": round(offset, 4),
                 "used": alignment.used,
                 "alignment": {
                     "model": alignment.model,
@@ -80,11 +92,14 @@ class Report:
                 },
                 "ghost_share": round(share, 5),
             }
-            for shot, alignment, share in zip(self.shots, self.alignments, self.ghost_shares, strict=True)
+            for shot, alignment, share, offset in zip(
+                self.shots, self.alignments, self.ghost_shares, self.offsets, strict=True
+            )
         ]
         return {
             "hdrmerge": __version__,
             "reference": str(self.shots[self.reference].path),
+            "response": self.response,
             "frames": frames,
             "clipped_share": round(self.clipped_share, 6),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -130,6 +145,7 @@ def load_bracket(
     with clock.stage("read"):
         shots = options.exposures.applied([read_shot(path) for path in paths])
         shots, reference = form_bracket(shots, options.reference)
+        _refuse_unanchored(shots, options.anchor)
         bracket, proxies = _read(shots, reference, options, clock)
     return Loaded(bracket, proxies, clock.seconds)
 
@@ -140,32 +156,85 @@ def merge_loaded(
     """Align, deghost and merge a loaded bracket; the second half of `merge_bracket`."""
     options, clock = options or MergeOptions(), _Clock(progress)
     clock.seconds.update(loaded.seconds)
-    bracket, proxies, shots = loaded.bracket, loaded.proxies, loaded.shots
-    reference = bracket.reference
+    bracket, proxies = loaded.bracket, loaded.proxies
 
     with clock.stage("align"):
-        alignments = align(proxies, reference, options.align)
+        alignments = align(proxies, bracket.reference, options.align)
+    with clock.stage("calibrate"):
+        calibrated = calibrate(bracket, proxies, alignments, options.response, options.trust)
+        bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
     with clock.stage("deghost"):
         ghosts = _ghosts(bracket, proxies, alignments, options)
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts.trust, clock.sum_up("merge"))
 
-    warnings = doubts(shots) + [
+    shots = [frame.shot for frame in bracket.frames]
+    reference = shots[bracket.reference]
+    if options.anchor is not None:
+        pixels *= np.float32(2.0**-options.anchor / bracket.reference_frame.exposure)
+    left_out = [
         f"{shot.path}: left out, {a.note}" for shot, a in zip(shots, alignments, strict=True) if not a.used
     ]
-    radiance = RadianceMap(pixels, valid, shots[reference], shots, str(options))
-    clipped = 1.0 - float(np.count_nonzero(valid)) / valid.size
-    return radiance, Report(shots, reference, alignments, ghosts.share, clipped, clock.seconds, warnings)
+    radiance = RadianceMap(pixels, valid, reference, shots, str(options))
+    report = Report(
+        shots=shots,
+        reference=bracket.reference,
+        alignments=alignments,
+        ghost_shares=ghosts.share,
+        offsets=calibrated.offsets,
+        response=calibrated.response_json(),
+        curve=bracket.reference_frame.response,
+        clipped_share=1.0 - float(np.count_nonzero(valid)) / valid.size,
+        seconds=clock.seconds,
+        warnings=doubts(loaded.shots) + calibrated.warnings + left_out,
+    )
+    return radiance, report
+
+
+def shared_response(
+    brackets: Sequence[Sequence[str | os.PathLike[str]]], options: MergeOptions | None = None
+) -> Response | None:
+    """Find one response curve from several brackets of a camera, None if they do not tell.
+
+    Brackets that cannot be read, state no exposures or hold linear files are passed over.
+    """
+    options = replace(options or MergeOptions(), response="auto")
+    evidence, given = [], None
+    for paths in brackets:
+        try:
+            loaded = load_bracket(paths, options)
+        except HdrmergeError:
+            continue
+        alignments = align(loaded.proxies, loaded.bracket.reference, options.align)
+        found = evidence_of(loaded.bracket, loaded.proxies, alignments)
+        if found is not None:
+            evidence.append(found)
+            given = given or loaded.bracket.reference_frame.response
+    return None if given is None else find_response(evidence, given).response
+
+
+def _refuse_unanchored(shots: Sequence[Shot], anchor: float | None) -> None:
+    for shot in shots:
+        if anchor is not None and (shot.stated_exposure is not None or shot.exposure is None):
+            raise ExposureError(
+                f"{shot.path}: no absolute exposure to anchor to EV {anchor:g}; use --anchor reference"
+            )
 
 
 def _read(
-    shots: list[Shot], reference: int, options: MergeOptions, clock: _Clock
+    shots: list[Shot], reference: int | None, options: MergeOptions, clock: _Clock
 ) -> tuple[Bracket, list[Proxy]]:
-    """Decode all frames, in threads, and shrink each while its pixels are at hand."""
-    response = None if options.response is None else Response.named(options.response)
+    """Decode all frames, in threads, and shrink each while its pixels are at hand.
+
+    Without a ``reference`` frames are put in the order of their brightness, and the middle one is it.
+    """
+    choice = options.response
+    named = Response.named(choice) if isinstance(choice, str) and choice != "auto" else None
+    response = choice if isinstance(choice, Response) else named
+    balanced = shots[reference or 0]
 
     def load(shot: Shot) -> tuple[Frame, Proxy]:
-        frame = read_frame(shot, response, shots[reference], SPOOL_BEYOND / len(shots))
+        frame = read_frame(shot, response, balanced, SPOOL_BEYOND / len(shots))
         return frame, shrink(frame)
 
     loaded = []
@@ -178,7 +247,12 @@ def _read(
         raise BracketError(
             f"{shots[0].path}: frames decode to different sizes {sorted(sizes)}; merge frames of one size"
         )
-    return Bracket(tuple(frame for frame, _ in loaded), reference), [proxy for _, proxy in loaded]
+    if any(shot.exposure is None for shot in shots):
+        chosen = None if reference is None else loaded[reference]
+        loaded.sort(key=lambda pair: float(np.sqrt(np.maximum(pair[1].linear, 0)).mean()))
+        reference = (len(loaded) - 1) // 2 if chosen is None else loaded.index(chosen)
+    bracket = Bracket(tuple(frame for frame, _ in loaded), reference or 0)
+    return bracket, [proxy for _, proxy in loaded]
 
 
 def _ghosts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,14 @@ from .bracket import Frame, Shot
 from .colour import camera_to_rec709
 from .errors import InputError
 from .exposure import Array, Float, NoiseModel, Response
+from .fileformat import opened
 
 HOT_PIXELS_FROM = 0.5
 """[s] Exposures at least this long are searched for hot pixels."""
+
+
+LARGEST_BALANCE = 50.0
+"""Ratio of white balance multipliers that no light on earth asks for."""
 
 
 @contextmanager
@@ -25,6 +31,8 @@ def open_raw(path: Path) -> Iterator[Any]:
     """Open a RAW file (`rawpy.RawPy`); whatever LibRaw finds wrong with it becomes an `InputError`."""
     import rawpy
 
+    with opened(path):  # the system's own reasons are told better than LibRaw tells them
+        pass
     try:
         with rawpy.imread(str(path)) as raw:
             yield raw
@@ -46,10 +54,13 @@ def read_raw(shot: Shot, reference: Shot) -> Frame:
     import rawpy
 
     with open_raw(shot.path) as raw:
-        balance = _white_balance(raw) if shot == reference else _white_balance_of(reference)
-        black, white = np.float32(raw.black_level_per_channel), float(raw.white_level)
-        if white <= black.max():
-            raise InputError(f"{shot.path}: white level {white:g} is not above black; convert it to DNG anew")
+        own = _Calibration.of(raw)
+        kept = own if shot == reference else _calibration_of(reference)
+        balance, black, white = kept.balance, own.black, own.white
+        if not black.max() < white < 2**16:
+            raise InputError(
+                f"{shot.path}: white level {white:g} for black level {black.max():g}; convert it to DNG anew"
+            )
         clip = _saturation(_photosites(raw), float(black[:3].mean()), white, shot.path)
         if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM:
             _remove_hot_pixels(raw, black, white)
@@ -62,7 +73,7 @@ def read_raw(shot: Shot, reference: Shot) -> Frame:
             adjust_maximum_thr=0.0,  # by default LibRaw brightens frames whose maximum lies below white
             highlight_mode=rawpy.HighlightMode.Ignore,
         )
-        to_rec709 = _camera_matrix(raw, balance)
+        to_rec709 = own.to_rec709(balance)
     if codes.shape[2] == 1:
         codes = np.repeat(codes, 3, axis=2)
     elif codes.shape[2] != 3:
@@ -74,30 +85,68 @@ def read_raw(shot: Shot, reference: Shot) -> Frame:
     iso = NoiseModel.from_iso(shot.iso or 100.0)
     rounding = 12**-0.5 / max(white - float(black.max()), 1.0)
     noise = NoiseModel(iso.photon, max(iso.read, rounding))
-    return Frame(shot, codes, response, noise, to_rec709, clip)
+    notes = _differences(own, kept, shot, reference)
+    return Frame(shot, codes, response, noise, to_rec709, clip, notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibration:
+    """What a RAW file says about its sensor: multipliers of R, G, B, levels, colour matrices."""
+
+    balance: Float  # (3,), min 1
+    black: Float  # (4,)
+    white: float
+    xyz_to_camera: Array  # (3, 3), zero where there is none
+    embedded: Array  # (3, 3), camera to sRGB, zero where there is none
+
+    @classmethod
+    def of(cls, raw: Any) -> _Calibration:
+        return cls(
+            _white_balance(raw),
+            np.float32(raw.black_level_per_channel),
+            float(raw.white_level),
+            np.asarray(raw.rgb_xyz_matrix, np.float64)[:3],
+            np.asarray(raw.color_matrix, np.float64)[:, :3],
+        )
+
+    def to_rec709(self, balance: Float) -> Float:
+        """Return the matrix from unbalanced sensor RGB to linear Rec. 709 by these multipliers."""
+        if self.embedded.any() and not self.xyz_to_camera.any() and np.linalg.cond(self.embedded) < 1e6:
+            return np.asarray(self.embedded * balance, np.float32)
+        return camera_to_rec709(self.xyz_to_camera, balance)
+
+
+@lru_cache(maxsize=4)  # LibRaw unpacks the pixels before it tells, once for all frames of a bracket
+def _calibration_of(reference: Shot) -> _Calibration:
+    with open_raw(reference.path) as raw:
+        return _Calibration.of(raw)
+
+
+def _differences(own: _Calibration, kept: _Calibration, shot: Shot, reference: Shot) -> tuple[str, ...]:
+    """Warn of what cannot differ between two frames of a camera; of two cameras others warn."""
+    if shot.camera_model != reference.camera_model:
+        return ()
+    notes = []
+    matrices = ((own.xyz_to_camera, kept.xyz_to_camera), (own.embedded, kept.embedded))
+    if not all(np.allclose(a, b, rtol=0.01, atol=0.01) for a, b in matrices):
+        notes.append(f"another colour matrix than {reference.path.name}; one of the two may be damaged")
+    span = kept.white - kept.black.max()  # of masked photosites, black varies a little
+    off = abs(own.white - kept.white) > 0.02 * span or np.abs(own.black - kept.black).max() > 0.005 * span
+    if off and shot.iso == reference.iso:
+        notes.append(
+            f"black and white level {own.black.max():g} and {own.white:g}, in {reference.path.name} "
+            f"{kept.black.max():g} and {kept.white:g}; one of the two may be damaged"
+        )
+    return tuple(notes)
 
 
 def _white_balance(raw: Any) -> Float:
     """Return the camera's multipliers of R, G, B with min 1; daylight where it recorded none."""
     for candidate in (raw.camera_whitebalance, raw.daylight_whitebalance):
         balance = np.asarray(candidate[:3], np.float32)
-        if np.all(balance > 0):
+        if np.all(balance > 0) and balance.max() < LARGEST_BALANCE * balance.min():
             return np.asarray(balance / balance.min(), np.float32)
     return np.ones(3, np.float32)
-
-
-@lru_cache(maxsize=4)  # LibRaw unpacks the pixels before it tells, once for all frames of a bracket
-def _white_balance_of(reference: Shot) -> Float:
-    with open_raw(reference.path) as raw:
-        return _white_balance(raw)
-
-
-def _camera_matrix(raw: Any, balance: Float) -> Float:
-    xyz_to_camera = np.asarray(raw.rgb_xyz_matrix, np.float64)[:3]
-    embedded = np.asarray(raw.color_matrix, np.float64)[:, :3]
-    if embedded.any() and not xyz_to_camera.any():
-        return np.asarray(embedded * balance, np.float32)
-    return camera_to_rec709(xyz_to_camera, balance)
 
 
 def _photosites(raw: Any) -> Array:

@@ -12,6 +12,7 @@ import math
 import tempfile
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,20 @@ import numpy as np
 
 from .bracket import Frame, Shot
 from .colour import ADOBE_RGB, SRGB, Profile, primaries_to_rec709, read_profile
+from .complaints import heard
 from .errors import BracketError, InputError, OutputError
 from .exposure import Array, NoiseModel, Response
-from .fileformat import Kind, check_complete, damaged, kind_of, one_line, open_heic, open_pillow, unreadable
+from .fileformat import (
+    Kind,
+    check_complaints,
+    check_complete,
+    damaged,
+    kind_of,
+    one_line,
+    open_heic,
+    open_pillow,
+    opened,
+)
 from .metadata import says_adobe_rgb
 from .raw import HOT_PIXELS_FROM, read_raw
 
@@ -32,6 +44,9 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it can
 LINEAR = Response.named("linear")
 
 BAND = 64  # [rows] searched for hot pixels at a time: they stay in the cache
+
+DARKEST, BRIGHTEST = -1.0, 65504.0  # [linear] float files are kept within
+MAX_MISSING = 0.05  # share of a float file that may be no numbers
 
 _PRIMARIES = ("red_x", "red_y", "green_x", "green_y", "blue_x", "blue_y", "white_x", "white_y")
 
@@ -50,9 +65,13 @@ def read_frame(
     """
     kind = kind_of(shot.path)
     if reference and (kind == "raw") != (kind_of(reference.path) == "raw"):
-        raise BracketError(f"{shot.path}: RAW and developed files do not mix; give frames of one kind")
+        kinds = ("a RAW file", "is none") if kind == "raw" else ("no RAW file", "is one")
+        raise BracketError(
+            f"{shot.path}: {kinds[0]}, but {reference.path} {kinds[1]}, and the two do not mix; "
+            "give frames of one kind"
+        )
     if kind == "raw":
-        with shot.path.open("rb") as file:
+        with opened(shot.path) as file:
             check_complete(shot.path, kind, file)
         frame = read_raw(shot, reference or shot)
     else:
@@ -93,23 +112,25 @@ class SpooledCodes:
 
 
 def _read_developed(shot: Shot, kind: Kind, response: Response | None) -> Frame:
-    try:
-        source = io.BytesIO(shot.path.read_bytes())
-    except OSError as error:
-        raise unreadable(shot.path, error) from None
+    with opened(shot.path) as file:
+        source = io.BytesIO(file.read())
     check_complete(shot.path, kind, source)
     decode = {"tiff": _decode_tiff, "heic": _decode_heic}.get(kind, _decode_jpeg_or_png)
-    codes, profile = decode(shot.path, source)
+    if decode is _decode_jpeg_or_png:
+        (codes, profile), printed = heard(lambda: decode(shot.path, source), lambda: _glance(source))
+        notes = check_complaints(shot.path, printed, source)
+    else:
+        (codes, profile), notes = decode(shot.path, source), ()
     codes = _upright(codes, shot.orientation)
     noise = NoiseModel.from_iso(shot.iso or 100.0)
     if codes.dtype == np.float32:
-        linear = np.nan_to_num(codes, nan=0.0, posinf=1.0, neginf=0.0)
-        return Frame(shot, linear, LINEAR, noise, profile.to_rec709)
+        linear, notes = _limited(shot.path, codes)
+        return Frame(shot, linear, LINEAR, noise, profile.to_rec709, notes=notes)
     if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM:
         _remove_hot_pixels(codes)
     curve = response or profile.response
     noise = noise.with_quantisation(curve, int(np.iinfo(codes.dtype).max) + 1)
-    return Frame(shot, codes, curve, noise, profile.to_rec709)
+    return Frame(shot, codes, curve, noise, profile.to_rec709, notes=notes)
 
 
 def _decode_jpeg_or_png(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
@@ -118,6 +139,7 @@ def _decode_jpeg_or_png(path: Path, source: io.BytesIO) -> tuple[Array, Profile]
         icc = picture.info.get("icc_profile")
         profile = None if picture.mode == "CMYK" else _profile(icc, source)
         if profile is None:
+            _glance(source)  # Pillow keeps to itself what libjpeg has to say
             return _converted_to_srgb(path, picture, icc), SRGB
     # Faster than Pillow, and 16 bits stay 16 bits.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -127,9 +149,9 @@ def _decode_jpeg_or_png(path: Path, source: io.BytesIO) -> tuple[Array, Profile]
 def _decode_tiff(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
     """Return codes (H, W, 3), uint8, uint16 or float32, as stored, and their colour space.
 
-    Three libraries share the work. tifffile reads deep pixels in every layout, but no LZW; OpenCV
-    knows LZW, but mixes up separate planes, and 16-bit RGB unless asked for the file's own channels;
-    Pillow knows palettes, CMYK and Lab, and 8 bits alone.
+    Three libraries share the work. tifffile reads pixels in every layout and checks their checksums,
+    but no LZW; OpenCV knows LZW, but mixes up separate planes, and 16-bit RGB unless asked for the
+    file's own channels; Pillow knows LZW, palettes, CMYK and Lab, and 8 bits alone.
     """
     import tifffile
     from tifffile import PHOTOMETRIC
@@ -143,19 +165,18 @@ def _decode_tiff(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
         _hide_orientation(page, source)
         icc = bytes(page.iccprofile) if page.iccprofile else None
         profile = None if space in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB) else _profile(icc, source)
-        if profile is None or page.bitspersample <= 8:
+        if profile is None:
             with open_pillow(path, source) as picture:
-                if profile is None:
-                    return _converted_to_srgb(path, picture, icc), SRGB
+                return _converted_to_srgb(path, picture, icc), SRGB
+        plain = space in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
+        codes = _by_tifffile(path, page) if plain and page.bitspersample >= 8 else None
+        if codes is None and page.bitspersample <= 8:
+            with open_pillow(path, source) as picture:
                 return np.array(picture.convert("RGB")), profile
-        try:
-            codes = page.asarray()
-        except ValueError:  # LZW, or a predictor that tifffile leaves to another package
-            if page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
-                raise InputError(f"{path}: compressed colour planes; save it without compression") from None
-            return _as_rgb(path, _opencv(path, source, cv2.IMREAD_UNCHANGED), "BGR"), profile
-        except Exception as error:  # damaged pixels make it raise many kinds
-            raise damaged(path, error) from None
+        if codes is None and page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+            raise InputError(f"{path}: compressed colour planes; save it without compression")
+    if codes is None:
+        return _as_rgb(path, _opencv(path, source, cv2.IMREAD_UNCHANGED), "BGR"), profile
     if page.axes == "SYX":
         codes = np.moveaxis(codes, 0, 2)
     if space == PHOTOMETRIC.MINISWHITE:
@@ -163,10 +184,20 @@ def _decode_tiff(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
     return _as_rgb(path, codes), profile
 
 
+def _by_tifffile(path: Path, page: Any) -> Array | None:
+    """Return a page's pixels; None for LZW and all else that tifffile leaves to another package."""
+    try:
+        return np.asarray(page.asarray())
+    except ValueError:
+        return None
+    except Exception as error:  # damaged pixels make it raise many kinds
+        raise damaged(path, error) from None
+
+
 def _hide_orientation(page: Any, source: io.BytesIO) -> None:
     """Overwrite the orientation in a TIFF: OpenCV and Pillow turn such pictures whether asked or not."""
     tag = page.tags.get("Orientation")
-    if tag:
+    if tag and 0 < tag.valuebytecount <= 8:
         upright = (1).to_bytes(tag.valuebytecount, "little" if page.parent.byteorder == "<" else "big")
         source.getbuffer()[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = upright
 
@@ -192,10 +223,18 @@ def _decode_heic(path: Path, source: io.BytesIO) -> tuple[Array, Profile]:
     return _as_rgb(path, codes), profile
 
 
+def _glance(source: io.BytesIO) -> None:
+    """Decode a JPEG or PNG to an eighth, as fast as may be, to have said what is wrong with it."""
+    with suppress(cv2.error):
+        cv2.imdecode(np.frombuffer(source.getbuffer(), np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+
+
 def _opencv(path: Path, source: io.BytesIO, flags: int) -> Array:
     try:
         codes = cv2.imdecode(np.frombuffer(source.getbuffer(), np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         raise damaged(path, error.err) from None
     if codes is None:
         raise damaged(path, "its pixels cannot be decoded")
@@ -236,6 +275,37 @@ def _converted_to_srgb(path: Path, picture: Any, icc: bytes | None) -> Array:
         raise InputError(
             f"{path}: its colour profile cannot be applied ({one_line(error)}); save it as sRGB"
         ) from None
+
+
+def _limited(path: Path, codes: Array) -> tuple[Array, tuple[str, ...]]:
+    """Return float pixels that can be reckoned with, and what had to be changed for it.
+
+    What is no number (NaN) takes the value of the nearest pixel that is one. Infinite is saturated.
+    Light far below zero is none, and so much of it that squares overflow is as good as `BRIGHTEST`.
+    """
+    if codes.min() >= DARKEST and codes.max() <= BRIGHTEST:  # both False where there is a NaN
+        return codes, ()
+    missing = np.isnan(codes).any(axis=2)
+    share = float(missing.mean())
+    if share > MAX_MISSING:
+        raise InputError(
+            f"{path}: {share:.0%} of its pixels are no numbers (NaN); export it again, or crop it"
+        )
+    notes = []
+    if share:
+        _, nearest = cv2.distanceTransformWithLabels(
+            missing.view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        sources = np.zeros(int(nearest.max()) + 1, np.intp)
+        sources[nearest[~missing]] = np.flatnonzero(~missing)
+        codes = codes.copy()
+        codes[missing] = codes.reshape(-1, 3)[sources[nearest[missing]]]
+        notes.append(f"{np.count_nonzero(missing)} pixels hold no number (NaN) and repeat their neighbours")
+    below = np.count_nonzero((codes < DARKEST) & (codes > -np.inf))
+    if below:
+        notes.append(f"{below} values far below zero, which no light is, were raised to {DARKEST:g}")
+    finite = np.nan_to_num(codes, posinf=1.0, neginf=0.0)
+    return np.clip(finite, DARKEST, BRIGHTEST), tuple(notes)
 
 
 def _upright(codes: Array, orientation: int) -> Array:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .bracket import Bracket, Frame, Shot
-from .exposure import FULL_WELL, READ_NOISE, Array, Float, Mask, NoiseModel, Response
+from .exposure import FULL_WELL, READ_NOISE, Array, Float, Mask, NoiseModel, Response, srgb_decode
 from .scene import Matrix, Mover, look, random_mover
 
 FIRST_TAKEN_AT = datetime(2024, 6, 1, 12, 0, 0)
@@ -271,3 +272,37 @@ def simulate_bracket(
     )
     saturated = camera.saturated(codes[reference])
     return Simulated(codes, shots, reference, views, drawn, moving, saturated, camera)
+
+
+# --- response curves that no camera is known to have ---------------------------------------------
+
+
+def random_response(rng: np.random.Generator, contrast: float = 0.45, apart: float = 0.03) -> Response:
+    """Draw a smooth, increasing response curve: sRGB's with its contrast changed from tone to tone.
+
+    In the spirit of the curves collected by Grossberg and Nayar ("What is the space of camera response
+    functions?", 2003): log2 of the light follows sRGB's times a factor between 1 - ``contrast`` and
+    1 + ``contrast`` / 2 that varies slowly over the tones, and by ``apart`` between the channels.
+    """
+    stops = np.linspace(-12.0, 0.0, 97)  # below saturation
+
+    def wave(waves: int) -> NDArray[np.float64]:
+        phases, sizes = rng.uniform(0, 2 * math.pi, waves), rng.uniform(0.3, 1.0, waves)
+        length = rng.uniform(5.0, 14.0, waves)  # [stops]
+        total = sum(
+            s * np.sin(2 * math.pi * stops / wide + p)
+            for s, wide, p in zip(sizes, length, phases, strict=True)
+        )
+        return np.asarray(total / sizes.sum())
+
+    common = contrast * (0.75 * wave(3) - 0.25)
+    code = np.linspace(0.0, 1.0, 4097)
+    level = np.log2(np.maximum(srgb_decode(code), 2.0**-12))
+    columns = []
+    for _ in range(3):
+        slope = 1.0 + np.clip(common + apart * wave(2), -contrast, contrast / 2)
+        curve = np.concatenate([[0.0], np.cumsum((slope[1:] + slope[:-1]) / 2) * (stops[1] - stops[0])])
+        light = 2.0 ** np.interp(level, stops, curve - curve[-1])
+        light *= np.minimum(srgb_decode(code) * 2.0**12, 1.0)  # black is black
+        columns.append(light)
+    return Response("random", np.stack(columns, axis=1).astype(np.float32))

@@ -120,7 +120,7 @@ def check_target(path: Path, suffixes: Sequence[str], *, force: bool = False) ->
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def _either(names: Sequence[str]) -> str:
@@ -139,10 +139,11 @@ def _replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the error to raise for a target that the system does not let us write."""
     remedy = REMEDIES.get(error.errno or 0, "choose another target with -o")
     return OutputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 

@@ -25,6 +25,7 @@ from hdrmerge.align import MODELS
 from hdrmerge.exposure import RESPONSES
 from hdrmerge.load import load
 from hdrmerge.pipeline import MergeOptions
+from hdrmerge.response import NAMED
 from hdrmerge.simulate import Camera, simulate_bracket
 from hdrmerge.simulate_files import record_mosaic, write_dng, write_jpegs
 from hdrmerge.tonemap import OPERATORS
@@ -278,11 +279,12 @@ def test_the_choices_are_what_the_library_offers() -> None:
         (cli.Align, MODELS),
         (cli.Deghost, get_args(modes["deghost"])),
         (cli.Network, get_args(modes["network"])),
-        (cli.CurveName, RESPONSES),
+        (cli.Trusted, get_args(modes["trust"])),
         (cli.Compression, COMPRESSIONS),
         (cli.ToneCurve, OPERATORS),
     ):
         assert {choice.value for choice in choices} == set(offered)
+    assert set(NAMED) == {*RESPONSES, "camera"}
 
 
 # --- what happens in between ----------------------------------------------------------------------
@@ -384,10 +386,6 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["IMG_0003.jpg: is a folder", "name the photographs"],
     ),
     "other size": (resized, ["IMG_0003.jpg: 48 x 32 px, the others 96 x 64", "one size"]),
-    "no exposure": (
-        lambda path: shutil.copy("bare3.jpg", path),
-        ["IMG_0003.jpg: no exposure time", "--times", "--ev"],
-    ),
     "twice": (
         lambda path: (path.unlink(), path.symlink_to("IMG_0001.jpg")),
         ["IMG_0001.jpg: given twice", "once"],
@@ -407,7 +405,6 @@ def test_bad_input_is_one_line_and_no_output(folder: Path, case: str) -> None:
 def test_too_few_frames(folder: Path) -> None:
     assert_failed(run("merge", FRAMES[0]), "IMG_0001.jpg: one frame", "at least two")
     assert_failed(run("merge", FRAMES[0], FRAMES[0]), "IMG_0001.jpg: given twice")
-    assert_failed(run("merge", *BARE), "bare1.jpg (and 2 more): no exposure time", "--ev-step 2")
 
 
 def test_names_may_hold_anything(folder: Path) -> None:

@@ -232,6 +232,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "a.jpg").write_bytes(b"x")
     monkeypatch.setattr(Path, "open", refused)  # the tests may run as root, who may read everything
     with pytest.raises(InputError, match=r"cannot be read \(Permission denied\); check its permissions"):
         read_shot(tmp_path / "a.jpg")

@@ -182,12 +182,11 @@ def test_half_a_turn_keeps_the_size(orientation: int) -> None:
     assert form_bracket([DARK, replace(MIDDLE, orientation=orientation), BRIGHT])[1] == 1
 
 
-def test_no_exposure_names_the_first_such_file_and_the_remedy() -> None:
-    error = refusal([DARK, replace(MIDDLE, exposure_time=None), replace(BRIGHT, exposure_time=None)])
-    assert isinstance(error, ExposureError)
-    assert str(error).startswith("middle.jpg (and 1 more): no exposure")
-    for remedy in ("--times", "--ev", "--ev-step"):
-        assert remedy in str(error)
+def test_without_an_exposure_the_order_stays_and_the_pixels_choose_the_reference() -> None:
+    shots = [BRIGHT, replace(MIDDLE, exposure_time=None), DARK]
+    assert form_bracket(shots) == (shots, None)
+    assert form_bracket(shots, "dark.jpg") == (shots, 2)
+    assert doubts([replace(shot, exposure_time=None) for shot in shots]) == []
 
 
 @pytest.mark.parametrize("field", ["iso", "f_number"])

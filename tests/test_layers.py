@@ -14,17 +14,22 @@ import hdrmerge
 PACKAGE = Path(hdrmerge.__file__).parent
 
 LAYERS = (
-    "errors",
+    "errors complaints",
     "exposure",
     "bracket colour fileformat rgbe",
-    "raw render metrics scene",
-    "operators metadata form proxy exif simulate",
-    "tonemap read align simulate_files",
-    "deghost load write",
-    "merge",
+    "raw render metrics scene judge",
+    "operators metadata form proxy exif simulate roll leftover",
+    "tonemap read align simulate_files group",
+    "deghost load write folder tones",
+    "merge curvefit journal worklist",
+    "response",
+    "metering",
+    "calibrate",
     "pipeline",
+    "batch shared",
     "console",
     "options",
+    "cli_folder",
     "cli",
 )
 """A module imports from lines above its own, never from its own line or below."""

@@ -66,6 +66,7 @@ def test_merged_tiffs_are_read_as_photographs(tmp_path: Path) -> None:
     assert (found.width, found.height, found.orientation) == (24, 16, 1)
     assert found.exposure == pytest.approx(1 / 60 * 4 / 5.6**2, rel=1e-4)
     assert (found.taken_at, found.camera_model) == (SHOT.taken_at.replace(microsecond=0), "Model 1")
+    assert found.software.startswith("hdrmerge ")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -124,6 +125,17 @@ def exif_with(**values: Any) -> Image.Exif:
         ),
         ({"DateTimeOriginal": "    :  :     :  :  "}, {"taken_at": None}),
         ({"DateTimeOriginal": "0000:00:00 00:00:00"}, {"taken_at": None}),
+        # bracketing
+        ({"ExposureMode": 0}, {"exposure_mode": "auto"}),
+        ({"ExposureMode": 1}, {"exposure_mode": "manual"}),
+        ({"ExposureMode": 2}, {"exposure_mode": "bracket"}),
+        ({"ExposureMode": 7}, {"exposure_mode": None}),
+        ({}, {"exposure_mode": None, "exposure_bias": None, "camera_serial": "", "software": ""}),
+        ({"ExposureBiasValue": IFDRational(-7, 10)}, {"exposure_bias": -0.7}),
+        ({"ExposureBiasValue": IFDRational(0, 10)}, {"exposure_bias": 0.0}),
+        ({"ExposureBiasValue": IFDRational(0, 0)}, {"exposure_bias": None}),
+        ({"ExposureBiasValue": IFDRational(-2147483648, 1)}, {"exposure_bias": None}),
+        ({"BodySerialNumber": "0012 34\0"}, {"camera_serial": "0012 34"}),
         ({"LensModel": "EF 50mm \r\n f/1.8"}, {"lens": "EF 50mm f/1.8"}),
         ({"FocalLength": IFDRational(85, 10)}, {"focal_length": 8.5}),
     ],
@@ -134,6 +146,13 @@ def test_odd_values(tmp_path: Path, values: dict[str, Any], expected: dict[str, 
     found = read_shot(path)
     for name, value in expected.items():
         assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+def test_the_program_that_wrote_a_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "Some Editor 1.0"
+    picture().save(tmp_path / "a.jpg", exif=exif)
+    assert read_shot(tmp_path / "a.jpg").software == "Some Editor 1.0"
 
 
 def test_the_time_of_a_file_without_an_original_time(tmp_path: Path) -> None:

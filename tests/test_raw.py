@@ -241,7 +241,7 @@ def test_a_white_level_below_black_is_an_error(tmp_path: Path) -> None:
     write_dng(tmp_path / "a.dng", codes, shot_of(tmp_path), camera)
     with tifffile.TiffFile(tmp_path / "a.dng", mode="r+b") as tiff:
         tiff.pages[0].tags["WhiteLevel"].overwrite(500)
-    with pytest.raises(InputError, match="white level 500 is not above black"):
+    with pytest.raises(InputError, match="white level 500 for black level 512"):
         read_frame(read_shot(tmp_path / "a.dng"))
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -147,11 +150,29 @@ def test_merged_tiffs_read_back_linear_whatever_the_response(tmp_path: Path) -> 
         assert np.array_equal(frame.to_rec709, np.eye(3))
 
 
-def test_float_values_that_are_no_numbers(tmp_path: Path) -> None:
+def test_float_values_that_are_no_light(tmp_path: Path) -> None:
     values = FLOATS.copy()
-    values[0, :3, 0] = np.nan, np.inf, -np.inf
+    values[0, :4, 0] = np.inf, -np.inf, 1e30, -1e30
+    values[10, 10:12, 1] = np.nan
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
-    assert frame_of(tmp_path / "a.tif").linear()[0, :3, 0].tolist() == [0.0, 1.0, 0.0]
+    frame = frame_of(tmp_path / "a.tif")
+    light = frame.linear()
+    assert light[0, :4, 0].tolist() == [1.0, 0.0, 65504.0, -1.0]
+    for column in (10, 11):  # all channels come from one neighbour
+        assert any(
+            np.array_equal(light[10, column], FLOATS[y, x]) for y in (9, 10, 11) for x in (9, column, 12)
+        )
+    untouched = np.isfinite(values).all(axis=2) & (np.abs(values) < 2).all(axis=2)
+    assert np.array_equal(light[untouched], FLOATS[untouched])
+    assert [note.split(" ", 1)[0] for note in frame.notes] == ["2", "1"]
+    assert "(NaN)" in frame.notes[0]
+    assert "below zero" in frame.notes[1]
+    tifffile.imwrite(tmp_path / "a.tif", FLOATS * 4 - 0.01, photometric="rgb")  # both are normal
+    assert frame_of(tmp_path / "a.tif").notes == ()
+    values[: HEIGHT // 2] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    with pytest.raises(InputError, match=r"50% of its pixels are no numbers \(NaN\); export it again"):
+        frame_of(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(("bits", "steps"), [(8, 255), (10, 1023)])
@@ -480,15 +501,15 @@ def test_no_room_for_spooled_codes_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_bytes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     """Not by every library anew: from a slow card or a network that is what takes the time."""
 
-    def read_and_remove(path: Path) -> bytes:
+    @contextmanager
+    def opened_and_removed(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
-            data = file.read()
-        path.unlink()
-        return data
+            path.unlink()
+            yield file
 
     path = tmp_path / f"a{suffix}"
     write_turned(path if suffix != ".tif" else tmp_path / "u16.tif", 6)
     shot = read_shot(path if suffix != ".tif" else tmp_path / "u16.tif")
-    monkeypatch.setattr(Path, "read_bytes", read_and_remove)
+    monkeypatch.setattr(read, "opened", opened_and_removed)
     assert read_frame(shot).codes.shape == (HEIGHT, WIDTH, 3)
     assert not shot.path.exists()
