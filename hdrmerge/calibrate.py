@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .align import Alignment
 from .bracket import Bracket, Frame, Shot
-from .curvefit import DRIFT, Evidence
+from .curvefit import DRIFT, Evidence, solve
 from .errors import ExposureError
 from .exposure import NoiseModel, Response
 from .metering import POSITIONS, Contradiction, contradictions, describe, meter
@@ -31,6 +31,7 @@ Trust = Literal["exif", "pixels"]
 
 SRGB = Response.named("srgb")
 BY_HAND = 1e-4  # [stops] error of an exposure that was given by hand: none, what the user says counts
+SMALLEST_OFFSET = 0.03  # [stops] error of a stated exposure that could be noise, and is left
 LARGEST_OFFSET = 0.3  # [stops] error of a stated exposure that is corrected without asking
 
 
@@ -92,11 +93,10 @@ def calibrate(
         stops[lie.frame] = lie.seen
 
     verdict, offsets = None, np.zeros(len(frames))
+    believed = _beliefs(frames, [] if trust == "pixels" else lies)
     if developed and response == "auto":
-        believed = _beliefs(frames, [] if trust == "pixels" else lies)
         verdict = find_response([Evidence(tones, stops, believed)], stored)
-        offsets = verdict.offsets[0] - verdict.offsets[0][reference]
-        offsets = np.where(np.isinf(believed), 0.0, np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET))
+        offsets = verdict.offsets[0]
         if verdict.response is not None:
             frames = [with_response(frame, verdict.response) for frame in frames]
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -104,6 +104,9 @@ def calibrate(
     elif developed and isinstance(response, Response):
         verdict = _judged(tones, stops, response)
         warnings += _complaints(verdict, frames[reference])
+    if not developed or isinstance(response, Response):
+        offsets = _offsets(gather(proxies, alignments, SRGB), stops, believed)
+    offsets = _corrections(offsets, believed, reference)
 
     exposures = frames[reference].exposure * np.exp2(stops + offsets)
     frames = [_exposed(frame, float(value)) for frame, value in zip(frames, exposures, strict=True)]
@@ -209,6 +212,18 @@ def _hint(shots: Sequence[Shot]) -> Double | None:
     if any(shot.iso is None for shot in shots) or any(shot.exposure_time for shot in shots):
         return None
     return np.array([math.log2((shot.iso or 100.0) / (shot.f_number or 1.0) ** 2) for shot in shots])
+
+
+def _offsets(tones: Tones, stops: Double, believed: Double) -> Double:
+    """Return the errors of stated exposures under a curve that is known; ``tones`` are in sRGB codes."""
+    solution = solve([Evidence(tones, stops, believed)], rigid=True)
+    return np.zeros(len(stops)) if solution is None else solution.stops[0] - stops
+
+
+def _corrections(offsets: Double, believed: Double, reference: int) -> Double:
+    """Return the offsets that are worth correcting, relative to the reference."""
+    relative = np.clip(offsets - offsets[reference], -LARGEST_OFFSET, LARGEST_OFFSET)
+    return np.where(np.isinf(believed) | (np.abs(relative) < SMALLEST_OFFSET), 0.0, relative)
 
 
 def _lies(

@@ -239,3 +239,22 @@ def test_an_anchor_needs_exposures_in_the_files(ramp: np.ndarray, tmp_path: Path
         merge_bracket(paths, MergeOptions(anchor=12.0))
     with pytest.raises(ExposureError, match="--anchor reference"):
         merge_bracket(paths, MergeOptions(anchor=12.0, exposures=StatedExposures(ev_step=2.0)))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_small_errors_of_exposures_are_corrected(ramp: np.ndarray, tmp_path: Path, raw: bool) -> None:
+    """A lens that says f/8 and is f/8.3: a tenth of a stop, and a seam in a merge that believes it."""
+    camera = Camera(bits=14) if raw else Camera(response=CURVE)
+    sim = photographed(ramp, CURVE, camera=camera, frames=5, step_ev=1.0)
+    claimed = list(sim.shots)
+    claimed[3] = replace(claimed[3], exposure_time=(claimed[3].exposure_time or 0) * 2.0**0.15)
+    if raw:
+        paths = raw_files(sim, claimed, tmp_path)
+    else:
+        paths = write_jpegs(replace(sim, shots=tuple(claimed)), tmp_path)
+    _, report = merge_bracket(paths)
+    assert report.offsets == pytest.approx([0, 0, 0, -0.15, 0], abs=0.06)
+    assert [frame["exposure_offset_ev"] for frame in report.to_json()["frames"]] == pytest.approx(
+        report.offsets, abs=1e-4
+    )
+    assert report.warnings == []

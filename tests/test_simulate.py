@@ -13,6 +13,7 @@ from hdrmerge.simulate import (
     Shake,
     homography,
     plan_shots,
+    random_response,
     record,
     scale_for_saturation,
     simulate_bracket,
@@ -152,3 +153,22 @@ def test_homographies_that_move_the_reference_are_refused(scene: np.ndarray) -> 
     moved = [homography(SIZE, shift=(1.0, 0.0))] * 3
     with pytest.raises(ValueError, match="the identity at index 1"):
         simulate_bracket(scene, np.random.default_rng(0), size=SIZE, shake=moved)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_responses_rise_from_black_to_white(seed: int) -> None:
+    table = random_response(np.random.default_rng(seed)).table
+    assert table[0] == pytest.approx([0.0] * 3)
+    assert table[-1] == pytest.approx([1.0] * 3)
+    assert (np.diff(table, axis=0) >= 0).all()
+    middle = np.diff(np.log2(table[400::100, 1])) / np.diff(
+        np.log2(Response.named("srgb").table[400::100, 1])
+    )
+    assert 0.5 <= middle.min() <= middle.max() <= 1.3
+
+
+def test_random_responses_differ_and_repeat() -> None:
+    first, again, other = (random_response(np.random.default_rng(seed)).table for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+    assert np.ptp(random_response(np.random.default_rng(1), apart=0.0).table, axis=1).max() == 0.0
