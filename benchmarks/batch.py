@@ -152,23 +152,24 @@ def command(card: Path, out: Path, jobs: int) -> list[str]:
 
 
 def run(
-    card: Path, out: Path, jobs: int, kill_after: float | None = None, writing: bool = False
+    card: Path, out: Path, jobs: int, kill_at: int | None = None, delay: float = 0.0, writing: bool = False
 ) -> tuple[int, str, float]:
     """Run the batch; return exit code, stderr and time [s].
 
-    It is killed after a time [s], or when it is ``writing`` next.
+    It is killed a ``delay`` [s] after ``kill_at`` sets are merged, or when it is ``writing`` next.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
         command(card, out, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    try:
-        _, errors = process.communicate(timeout=kill_after)
-    except subprocess.TimeoutExpired:
+    if kill_at is not None:
+        while process.poll() is None and len(list(out.glob("*/IMG*.exr"))) < kill_at:
+            time.sleep(0.002)
+        time.sleep(delay)
         while writing and process.poll() is None and not temporary_files(out):
             time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
+    _, errors = process.communicate()
     return process.returncode, errors, time.perf_counter() - start
 
 
@@ -260,9 +261,10 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> bool:
     reference = results(calm)
 
     rng, total, broken, kills = random.Random(arguments.seed), 0.0, 0, 0
+    moments = sorted(rng.sample(range(len(sound) - 10), arguments.kills))
     for number in range(arguments.kills):
-        moment = rng.uniform(0.3, seconds / arguments.kills)
-        code, _, took = run(card, killed, arguments.jobs, moment, writing=number % 2 == 1)
+        delay, writing = rng.uniform(0.0, 0.4), number % 2 == 1
+        code, _, took = run(card, killed, arguments.jobs, moments[number], delay, writing)
         total += took
         kills += code == -signal.SIGKILL
         whole = {name: data for name, data in results(killed).items() if not Path(name).name.startswith(".")}

@@ -22,16 +22,12 @@ Exit code 1 if there was a bad end. With --keep the cases that ended badly, or s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +37,11 @@ from typing import Any
 
 import numpy as np
 from fuzz_files import WRITERS
-from fuzz_mutations import MUTATIONS, Layout
+from fuzz_layout import Layout
+from fuzz_mutations import MUTATIONS
+from fuzz_process import Ended, Server
 
 SIZE = (192, 288)
-SECONDS, MEMORY = 20, 4 << 30  # a case may take
 BLOCK = 16  # [px]
 FLOOR = 0.004  # radiance, of saturation in the reference: darker is black
 STOPS = 0.03  # that a block may differ beyond noise
@@ -54,98 +51,6 @@ UNCHECKED = (  # formats whose pixels carry no checksum, and whose codes leave h
 )
 GOOD = ("refused", "warned", "same")
 QUIET = ("valid", "exposure")
-
-
-# --- processes ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Ended:
-    """How a process ended: its exit code, -signal where one killed it, and what it printed."""
-
-    code: int
-    output: str
-    errors: str
-    late: bool
-    seconds: float
-
-
-class Server:
-    """A process that has imported everything and forks for each merge; one merge at a time."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, __file__, "--serve"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def merge(self, folder: Path, arguments: list[str]) -> Ended:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([str(folder), arguments]) + "\n")
-        self._process.stdin.flush()
-        return Ended(*json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
-
-
-def serve() -> None:
-    """Fork for every line on stdin, wait, and say how the child ended."""
-    import cv2  # noqa: F401 - imported once for all the children
-    import pillow_heif  # noqa: F401
-    import rawpy  # noqa: F401
-    import tifffile  # noqa: F401
-
-    from hdrmerge import cli, load, pipeline, tonemap, write  # noqa: F401
-
-    for line in sys.stdin:
-        folder, arguments = json.loads(line)
-        start = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _become_a_merge(Path(folder), arguments)
-        status, late = None, False
-        while status is None:
-            done, value = os.waitpid(child, os.WNOHANG)
-            if done:
-                status = os.waitstatus_to_exitcode(value)
-            elif time.monotonic() - start > SECONDS:
-                os.kill(child, signal.SIGKILL)
-                late = True
-                os.waitpid(child, 0)
-                status = -signal.SIGKILL
-            else:
-                time.sleep(0.005)
-        texts = [(Path(folder) / name).read_text(errors="replace") for name in ("stdout", "stderr")]
-        print(json.dumps([status, *texts, late, time.monotonic() - start]), flush=True)
-
-
-def _become_a_merge(folder: Path, arguments: list[str]) -> None:
-    os.chdir(folder)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", buffering=1) for n in (1, 2))
-    sys.__stderr__ = sys.stderr
-    code = 99
-    try:
-        from hdrmerge.cli import app
-
-        sys.argv = ["hdrmerge", *arguments]
-        app()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
 
 
 # --- judgement ------------------------------------------------------------------------------------
@@ -317,11 +222,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of formats")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="one line a case")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve()
-        return
     servers = [Server() for _ in range(options.workers)]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.workers) as pool:
         folder = Path(name)
@@ -337,7 +238,9 @@ def main() -> None:
             finally:
                 free.append(server)
             if row and row["verdict"] not in GOOD and options.keep:
-                kept = options.keep / f"{row['verdict'].replace(' ', '-')}-{kind}-{mutation}-{seed}".replace(" ", "-")
+                kept = options.keep / f"{row['verdict'].replace(' ', '-')}-{kind}-{mutation}-{seed}".replace(
+                    " ", "-"
+                )
                 shutil.copytree(here, kept, dirs_exist_ok=True)
             shutil.rmtree(here, ignore_errors=True)
             return row
@@ -350,7 +253,9 @@ def main() -> None:
                     with options.json.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                 if row["verdict"] not in (*GOOD, *QUIET):
-                    print("{verdict}: {format}, {mutation}, {seed}, {file}: {remark}".format(**row), flush=True)
+                    print(
+                        "{verdict}: {format}, {mutation}, {seed}, {file}: {remark}".format(**row), flush=True
+                    )
     for server in servers:
         server.close()
     print(flush=True)

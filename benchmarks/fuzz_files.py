@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import tifffile
-from fuzz_mutations import Layout, chunk
+from fuzz_layout import Layout, chunk
 from PIL import Image
 
 from hdrmerge import exif

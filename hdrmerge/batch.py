@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -126,7 +126,7 @@ class Batch:
             return None
         for output in task.outputs:
             check_target(output, (output.suffix,), force=True)
-            if output.exists() and self._is_photograph(output):
+            if output.exists() and self.is_photograph(output):
                 raise OutputError(
                     f"{output}: the output would replace a photograph; choose another folder with -o"
                 )
@@ -141,13 +141,21 @@ class Batch:
                     found.add(task.name)
         return found
 
-    def run(self, jobs: int = 1, ahead: int = 1, progress: Progress | None = None) -> Generator[Outcome]:
+    def run(
+        self,
+        jobs: int = 1,
+        memory: float | None = None,
+        progress: Progress | None = None,
+        waits: Callable[[str, int], None] | None = None,
+    ) -> Generator[Outcome]:
         """Merge and write the sets, ``jobs`` at a time; yield what became of each as it ends.
 
-        Meanwhile ``ahead`` more are decoded. Nothing that happens to one set ends the others. A
+        Meanwhile the next one is decoded. Together they take no more than ``memory`` [bytes], but for
+        a set that takes more by itself; ``waits`` is called with the name of a set for which there is
+        no room and the number of those at work. Nothing that happens to one set ends the others. A
         caller that stops asking has to close the iterator, which waits for threads to give up.
         """
-        pending: set[Future[Outcome]] = set()
+        pending: dict[Future[Outcome], float] = {}
         with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(jobs) as mergers:
             try:
                 for task in self.tasks:
@@ -160,19 +168,21 @@ class Batch:
                         report = self.journal.entries[task.name].report
                         yield Outcome(task, "skipped", {**report, "status": "skipped"})
                         continue
-                    while len(pending) >= jobs + ahead:
-                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        yield from (future.result() for future in done)
+                    merging, waiting = memory_of(task)
+                    while len(pending) > jobs or not _fits(
+                        pending, merging if len(pending) < jobs else waiting, memory
+                    ):
+                        if waits and len(pending) < jobs:
+                            waits(task.name, len(pending))
+                        yield from _ended(pending)
                     tell = self._teller(task, progress)
                     # No name for what is being loaded: it would keep the pixels of the set alive.
-                    pending.add(
-                        mergers.submit(
-                            self._finish, task, origin, tell, loader.submit(self._load, task, tell)
-                        )
+                    future = mergers.submit(
+                        self._finish, task, origin, tell, loader.submit(self._load, task, tell)
                     )
+                    pending[future] = merging
                 while pending:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from _ended(pending)
             finally:
                 self._stop.set()
                 for future in pending:
@@ -226,16 +236,31 @@ class Batch:
 
         return tell
 
-    def _is_photograph(self, path: Path) -> bool:
+    def is_photograph(self, path: Path) -> bool:
+        """Tell whether a path leads to one of the photographs."""
         if self._real is None:
             self._real = {os.path.realpath(photograph) for photograph in self._photographs}
         return os.path.realpath(path) in self._real
 
 
+def _ended(pending: dict[Future[Outcome], float]) -> Iterator[Outcome]:
+    """Wait for one of the sets at work or more, and yield what became of them."""
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        del pending[future]
+        yield future.result()
+
+
 def line(task: Task, status: str) -> dict[str, Any]:
     """Return how the report's object of a set begins."""
     inputs = [str(path) for path in task.inputs]
-    return {"name": task.name, "status": status, "hdrmerge": __version__, "inputs": inputs, "why": task.why}
+    return {
+        "name": task.name,
+        "status": status,
+        "hdrmerge": __version__,
+        "inputs": inputs,
+        "why": task.why,
+        "sure": task.sure,
+    }
 
 
 def _failed(task: Task, error: Exception) -> Outcome:
@@ -281,19 +306,9 @@ def memory_of(task: Task) -> tuple[float, float]:
     return pixels * max(PER_PIXEL, PER_CODE * frames), pixels * PER_WAITING_CODE * frames
 
 
-def fitting_jobs(tasks: Sequence[Task], asked: int, available: float | None) -> tuple[int, int]:
-    """Return how many sets to merge at a time, and how many to decode meanwhile, in ``available`` bytes.
-
-    The largest sets decide. One is merged in any case; without a number for the memory, all.
-    """
-    needs = [memory_of(task) for task in tasks]
-    merging = max((need for need, _ in needs), default=0.0)
-    waiting = max((need for _, need in needs), default=0.0)
-    if available is None or not merging:
-        return asked, 1
-    room = available - PROCESS
-    jobs = max(1, min(asked, int((room - waiting) / merging)))
-    return jobs, 1 if room >= jobs * merging + waiting else 0
+def _fits(pending: Mapping[Future[Outcome], float], need: float, memory: float | None) -> bool:
+    """Tell whether there is room for one more; there is for a single one in any case."""
+    return not pending or memory is None or PROCESS + sum(pending.values()) + need <= memory
 
 
 def available_memory() -> float | None:

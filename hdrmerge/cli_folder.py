@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import EXIT_FAILED, BatchTeller, say, show_batch, show_progress
-from .errors import BracketError, HdrmergeError
+from .console import EXIT_FAILED, BatchTeller, count, say, show_batch, show_progress
+from .errors import BracketError, HdrmergeError, OutputError
 from .options import (
     Align,
     Alignment,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from .exposure import Response
     from .folder import Plan
     from .shared import Curves
-    from .worklist import Task
 
 
 def inspect(
@@ -59,10 +58,10 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for scripts.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show the brackets that folders hold, and why the other photographs are in none.
+    """Show the brackets that folders hold, and why other photographs are in none.
 
-    Only metadata is read, and nothing is written. The exit code is 1 where not one photograph could
-    be read.
+    Only metadata is read, and nothing is written. The exit code is 1 where
+    not one photograph could be read.
 
     Example: hdrmerge inspect photos -r
     """
@@ -139,9 +138,10 @@ def batch(
 ) -> None:
     """Merge every bracket in folders, and go on where an earlier run ended.
 
-    A set that is done already, from the same photographs with the same settings, is skipped, so
-    that the same command finishes a batch that was interrupted. A set that cannot be merged is
-    reported, the others are merged, and the exit code is 1.
+    A set that is done already, from the same photographs with the same
+    settings, is skipped, so that the same command finishes a batch that was
+    interrupted. A set that cannot be merged is reported, the others are
+    merged, and the exit code is 1.
 
     Example: hdrmerge batch photos -o merged -r
     """
@@ -153,7 +153,8 @@ def batch(
     if not found.grouping.sets and not found.unreadable:
         raise BracketError(_nothing(folders, found, recursive))
 
-    from .batch import Batch, Recipe
+    from .batch import Batch, Recipe, available_memory
+    from .journal import NAME as JOURNAL
     from .journal import Journal, ReportFile
     from .pipeline import MergeOptions
     from .shared import keep_anchor, known_curves, shared_anchor
@@ -164,6 +165,8 @@ def batch(
     tasks = worklist(found, folders, output, [f".{form.value}", *([".jpg"] if preview else [])])
     if anchor == "shared":
         ev100 = shared_anchor(tasks, journal)
+        if not quiet:
+            say(f"--anchor shared: 1.0 is white at EV {ev100:.2f}")
     options = MergeOptions(
         response=curve,
         trust=trust.value,
@@ -179,18 +182,23 @@ def batch(
             work.recipe = replace(recipe, curves=known_curves(tasks, journal, recipe.curve_settings())[0])
         _show_plan(work, found, to_stdout)
         return
+    folders_written = {path.parent for task in tasks for path in task.outputs}
+    if report_file and not to_stdout:
+        if report_file.name == JOURNAL or work.is_photograph(report_file):
+            raise OutputError(f"{report_file}: the report would replace it; choose another name with --json")
+        folders_written.add(report_file.parent)
     with ExitStack() as stack:
-        stack.enter_context(journal.claimed({task.outputs[0].parent for task in tasks if task.outputs}))
+        stack.enter_context(journal.claimed(folders_written))
         if anchor == "shared" and ev100 is not None:
             keep_anchor(ev100, journal)
         teller = BatchTeller(to_stdout, verbose, quiet)
         work.recipe = replace(recipe, curves=_curves(work, teller))
-        finished = work.finished()
         if report_file and not to_stdout:
-            teller.report = stack.enter_context(closing(ReportFile(report_file, finished, force)))
-        waiting = [task for task in tasks if task.shots and task.name not in finished]
+            report = ReportFile(report_file, work.finished(), force)
+            teller.report = stack.enter_context(closing(report))
         bar = stack.enter_context(show_batch(len(tasks), not quiet))
-        outcomes = stack.enter_context(closing(work.run(*_jobs(waiting, jobs, quiet), bar.show)))
+        running = work.run(jobs, available_memory(), bar.show, teller.waits)
+        outcomes = stack.enter_context(closing(running))
         for outcome in outcomes:
             bar.end(outcome.task.name)
             teller.tell(outcome)
@@ -213,9 +221,10 @@ def _nothing(paths: Sequence[Path], found: Plan, recursive: bool) -> str:
     """Return the message for folders of which nothing can be merged."""
     where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} (and {len(paths) - 1} more)"
     if found.grouping.left_out:
-        return f"{where}: {len(found.grouping.left_out)} photographs, no bracket; hdrmerge inspect tells why"
+        alone = count(len(found.grouping.left_out), "photograph")
+        return f"{where}: {alone}, no bracket; hdrmerge inspect tells why"
     if found.unreadable:
-        return f"{where}: none of {len(found.unreadable)} files can be read; name another folder"
+        return f"{where}: {count(len(found.unreadable), 'file')}, none can be read; name another folder"
     deeper = "" if recursive else ", or add -r for the folders within"
     return f"{where}: holds no photograph; name another folder{deeper}"
 
@@ -228,16 +237,6 @@ def _ev100_of(anchor: str) -> float | None:
     if len(stated) != 1:
         raise typer.BadParameter("one number, reference or shared", param_hint="--anchor")
     return stated[0]
-
-
-def _jobs(waiting: Sequence[Task], asked: int, quiet: bool) -> tuple[int, int]:
-    """Return how many sets to merge at a time, and how many to decode meanwhile, as memory allows."""
-    from .batch import available_memory, fitting_jobs
-
-    jobs, ahead = fitting_jobs(waiting, asked, available_memory())
-    if jobs < asked and not quiet:
-        say(f"-j {asked}: the memory is enough to merge {jobs} sets of this size at a time")
-    return jobs, ahead
 
 
 def _curves(work: Batch, teller: BatchTeller) -> Curves:
@@ -286,7 +285,8 @@ def _show_plan(work: Batch, found: Plan, as_json: bool) -> None:
             print(json.dumps({**line(task, status), "ev": stops, "outputs": outputs, "error": error}))
             continue
         camera = camera_name(task.shots[0]) if task.shots else ""
-        print(f"set {number}: {', '.join(part for part in (task.name, camera, task.why) if part)}")
+        doubt = "" if task.sure else " (not sure: look at them)"
+        print(f"set {number}: {', '.join(part for part in (task.name, camera, task.why) if part)}{doubt}")
         for shot, ev in zip(task.shots, stops, strict=True):
             print(f"  {'  ?  ' if ev is None else f'{ev:+5.1f}'} EV  {shot.path}")
         for file in task.unreadable:

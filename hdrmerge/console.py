@@ -36,6 +36,11 @@ def say(line: str) -> None:
     print(f"hdrmerge: {line}", file=sys.stderr)
 
 
+def count(number: int, noun: str) -> str:
+    """Return "1 set" or "2 sets"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def print_name(line: str) -> None:
     """Print a line on stdout at once; where nobody reads any more, the work goes on without."""
     try:
@@ -198,6 +203,7 @@ class BatchTeller:
     counts: Counter[str] = field(default_factory=Counter)
     report_failed: bool = False
     faults: int = 0
+    has_waited: bool = False
 
     def tell(self, outcome: Outcome) -> None:
         name = outcome.task.name
@@ -221,6 +227,12 @@ class BatchTeller:
             except OutputError as error:  # the merges are worth more than the report
                 self.report_failed = True
                 say(str(error))
+
+    def waits(self, name: str, at_work: int) -> None:
+        """Tell, the first time, that memory allows fewer sets at a time than were asked for."""
+        if not (self.quiet or self.has_waited):
+            say(f"{name} waits: free memory is short beside {count(at_work, 'set')}, fewer than -j says")
+        self.has_waited = True
 
     def fault(self, line: str, trace: str) -> None:
         """Tell of an error that nobody foresaw and that is no set's."""
@@ -249,5 +261,5 @@ class BatchTeller:
         done = ["merged", *(status for status in ("skipped", "failed") if self.counts[status])]
         parts = [f"{self.counts[status]} {status}" for status in done]
         if left_out:
-            parts.append(f"{left_out} photographs left out (hdrmerge inspect tells why)")
+            parts.append(f"{count(left_out, 'photograph')} left out (hdrmerge inspect tells why)")
         say(", ".join(parts))

@@ -91,7 +91,7 @@ class Journal:
         ``force`` is set.
         """
         entry = self.entries.get(name)
-        sizes = {path: path.stat().st_size for path in outputs if path.exists()}
+        sizes = _sizes(outputs)
         difference = entry and origin.unlike(entry.origin)
         recorded = {self.folder / n: size for n, size in entry.sizes.items()} if entry else {}
         if entry and not difference and sizes == {path: recorded.get(path) for path in outputs}:
@@ -170,6 +170,8 @@ class Journal:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return
+        except NotADirectoryError:
+            raise OutputError(f"{self.folder}: a file is in the way; name a folder with -o") from None
         except OSError as error:
             reason = f"cannot be read ({error.strerror}); choose another folder with -o"
             raise OutputError(f"{self._path}: {reason}") from None
@@ -184,6 +186,19 @@ class Journal:
                 self._pids.add(int(values["pid"]))
             except (ValueError, KeyError, TypeError):
                 continue
+
+
+def _sizes(outputs: Sequence[Path]) -> dict[Path, int]:
+    """Return the sizes [bytes] of those outputs that exist."""
+    sizes = {}
+    for path in outputs:
+        try:
+            sizes[path] = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise unwritable(path, error) from error
+    return sizes
 
 
 class ReportFile:

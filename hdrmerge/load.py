@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from datetime import datetime
@@ -26,6 +27,9 @@ from .errors import InputError
 from .exposure import Array, Float, Mask
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is raised below
+
+_QUIET = threading.Lock()
+"""OpenEXR prints what it finds wrong; two threads that redirect stdout at once would lose it for good."""
 
 _RESOLUTION = re.compile(rb"([-+])Y (\d+) ([-+])X (\d+)")
 
@@ -103,7 +107,7 @@ def _shot(path: Path, pixels: Float, stated: Mapping[str, Any]) -> Shot:
 def _load_exr(path: Path) -> RadianceMap:
     """Read channels R, G, B of the first part or layer that has them, else luminance Y."""
     try:
-        with redirect_stdout(io.StringIO()), OpenEXR.File(str(path), separate_channels=True) as file:
+        with _QUIET, redirect_stdout(io.StringIO()), OpenEXR.File(str(path), separate_channels=True) as file:
             header = dict(file.header())  # a copy: closing empties it
             planes = _rgb_planes({name: channel.pixels for name, channel in file.channels().items()})
         chromaticities = header.get("chromaticities")

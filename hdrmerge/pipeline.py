@@ -14,6 +14,7 @@ import numpy as np
 
 from . import __version__
 from .align import Alignment, Model, align
+from .blank import leave_out_blanks
 from .bracket import Bracket, Frame, RadianceMap, Shot
 from .calibrate import Trust, calibrate, evidence_of
 from .deghost import Ghosts, deghost, tolerance
@@ -114,6 +115,7 @@ class Loaded:
     bracket: Bracket
     proxies: list[Proxy]
     seconds: dict[str, float]
+    warnings: list[str]
 
     @property
     def shots(self) -> list[Shot]:
@@ -147,7 +149,9 @@ def load_bracket(
         shots, reference = form_bracket(shots, options.reference)
         _refuse_unanchored(shots, options.anchor)
         bracket, proxies = _read(shots, reference, options, clock)
-    return Loaded(bracket, proxies, clock.seconds)
+        notes = [f"{frame.shot.path}: {note}" for frame in bracket.frames for note in frame.notes]
+        bracket, proxies, blanks = leave_out_blanks(bracket, proxies, options.reference is not None)
+    return Loaded(bracket, proxies, clock.seconds, doubts(shots) + notes + blanks)
 
 
 def merge_loaded(
@@ -186,7 +190,7 @@ def merge_loaded(
         curve=bracket.reference_frame.response,
         clipped_share=1.0 - float(np.count_nonzero(valid)) / valid.size,
         seconds=clock.seconds,
-        warnings=doubts(loaded.shots) + calibrated.warnings + left_out,
+        warnings=loaded.warnings + calibrated.warnings + left_out,
     )
     return radiance, report
 

@@ -57,10 +57,8 @@ def read_raw(shot: Shot, reference: Shot) -> Frame:
         own = _Calibration.of(raw)
         kept = own if shot == reference else _calibration_of(reference)
         balance, black, white = kept.balance, own.black, own.white
-        if not black.max() < white < 2**16:
-            raise InputError(
-                f"{shot.path}: white level {white:g} for black level {black.max():g}; convert it to DNG anew"
-            )
+        if white <= black.max():
+            raise InputError(f"{shot.path}: white level {white:g} is not above black; convert it to DNG anew")
         clip = _saturation(_photosites(raw), float(black[:3].mean()), white, shot.path)
         if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM:
             _remove_hot_pixels(raw, black, white)

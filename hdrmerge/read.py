@@ -27,8 +27,6 @@ from .errors import BracketError, InputError, OutputError
 from .exposure import Array, NoiseModel, Response
 from .fileformat import (
     Kind,
-    check_complaints,
-    check_complete,
     damaged,
     kind_of,
     one_line,
@@ -36,6 +34,7 @@ from .fileformat import (
     open_pillow,
     opened,
 )
+from .intact import check_complaints, check_complete
 from .metadata import says_adobe_rgb
 from .raw import HOT_PIXELS_FROM, read_raw
 
@@ -88,14 +87,14 @@ class SpooledCodes:
         self.dtype = codes.dtype
         self._row_bytes = codes[0].nbytes
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
-        weakref.finalize(self, self._file.close)
         try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+            weakref.finalize(self, self._file.close)
             self._file.write(np.ascontiguousarray(codes).data)
             self._file.flush()
         except OSError as error:
             raise OutputError(
-                f"{tempfile.gettempdir()}: no room for {codes.nbytes / 1e6:.0f} MB of pixels "
+                f"{tempfile.tempdir or 'TMPDIR'}: no room for {codes.nbytes / 1e6:.0f} MB of pixels "
                 f"({error.strerror}); name a larger folder in the environment variable TMPDIR"
             ) from None
 
@@ -114,18 +113,18 @@ class SpooledCodes:
 def _read_developed(shot: Shot, kind: Kind, response: Response | None) -> Frame:
     with opened(shot.path) as file:
         source = io.BytesIO(file.read())
-    check_complete(shot.path, kind, source)
+    notes = check_complete(shot.path, kind, source)
     decode = {"tiff": _decode_tiff, "heic": _decode_heic}.get(kind, _decode_jpeg_or_png)
     if decode is _decode_jpeg_or_png:
         (codes, profile), printed = heard(lambda: decode(shot.path, source), lambda: _glance(source))
-        notes = check_complaints(shot.path, printed, source)
+        notes += check_complaints(shot.path, printed, source)
     else:
-        (codes, profile), notes = decode(shot.path, source), ()
+        codes, profile = decode(shot.path, source)
     codes = _upright(codes, shot.orientation)
     noise = NoiseModel.from_iso(shot.iso or 100.0)
     if codes.dtype == np.float32:
-        linear, notes = _limited(shot.path, codes)
-        return Frame(shot, linear, LINEAR, noise, profile.to_rec709, notes=notes)
+        linear, changes = _limited(shot.path, codes)
+        return Frame(shot, linear, LINEAR, noise, profile.to_rec709, notes=notes + changes)
     if (shot.exposure_time or 0.0) >= HOT_PIXELS_FROM:
         _remove_hot_pixels(codes)
     curve = response or profile.response
@@ -243,6 +242,8 @@ def _opencv(path: Path, source: io.BytesIO, flags: int) -> Array:
 
 def _as_rgb(path: Path, codes: Array, order: str = "RGB") -> Array:
     """Return codes (H, W, 3) of a supported type: grey tripled, alpha dropped, float as float32."""
+    if codes.ndim not in (2, 3) or codes.size == 0:
+        raise damaged(path, f"pixels in an array of {codes.shape}")
     if codes.dtype.kind == "f":
         codes = codes.astype(np.float32, copy=False)
     elif codes.dtype not in (np.uint8, np.uint16):
@@ -280,12 +281,12 @@ def _converted_to_srgb(path: Path, picture: Any, icc: bytes | None) -> Array:
 def _limited(path: Path, codes: Array) -> tuple[Array, tuple[str, ...]]:
     """Return float pixels that can be reckoned with, and what had to be changed for it.
 
-    What is no number (NaN) takes the value of the nearest pixel that is one. Infinite is saturated.
+    What is no number, or minus infinity, takes the value of the nearest pixel. Infinite is saturated.
     Light far below zero is none, and so much of it that squares overflow is as good as `BRIGHTEST`.
     """
     if codes.min() >= DARKEST and codes.max() <= BRIGHTEST:  # both False where there is a NaN
         return codes, ()
-    missing = np.isnan(codes).any(axis=2)
+    missing = (np.isnan(codes) | np.isneginf(codes)).any(axis=2)
     share = float(missing.mean())
     if share > MAX_MISSING:
         raise InputError(
@@ -301,11 +302,11 @@ def _limited(path: Path, codes: Array) -> tuple[Array, tuple[str, ...]]:
         codes = codes.copy()
         codes[missing] = codes.reshape(-1, 3)[sources[nearest[missing]]]
         notes.append(f"{np.count_nonzero(missing)} pixels hold no number (NaN) and repeat their neighbours")
-    below = np.count_nonzero((codes < DARKEST) & (codes > -np.inf))
+    below = np.count_nonzero(codes < DARKEST)
     if below:
         notes.append(f"{below} values far below zero, which no light is, were raised to {DARKEST:g}")
-    finite = np.nan_to_num(codes, posinf=1.0, neginf=0.0)
-    return np.clip(finite, DARKEST, BRIGHTEST), tuple(notes)
+    codes = np.where(np.isposinf(codes), np.float32(1.0), codes)
+    return np.clip(codes, DARKEST, BRIGHTEST), tuple(notes)
 
 
 def _upright(codes: Array, orientation: int) -> Array:

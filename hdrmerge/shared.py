@@ -63,7 +63,7 @@ def known_curves(
             continue
         known.add(camera)
         for path in outputs:
-            _give(curves, sets, path)
+            _give(curves, sets, path, journal)
     return curves, known
 
 
@@ -77,11 +77,12 @@ def find_curves(
     """Find the curves that are not known yet and write each to the journal's folder.
 
     Returns all curves, and the files that were written. ``settings`` say what else has a say in
-    them. A camera without a curve that explains its frames gets none.
+    them. A camera with a single set, and one without a curve that explains its frames, gets none.
     """
     curves, known = known_curves(tasks, journal, settings)
     written = []
-    unknown = {camera: sets for camera, sets in sharing(tasks).items() if camera not in known}
+    sharers = {camera: sets for camera, sets in sharing(tasks).items() if len(sets) > 1}
+    unknown = {camera: sets for camera, sets in sharers.items() if camera not in known}
     for number, (camera, sets) in enumerate(unknown.items()):
         if progress:
             progress(number / len(unknown))
@@ -95,7 +96,7 @@ def find_curves(
         journal.begin(name, origin, outputs)
         if response:
             save(response, path, camera)
-            _give(curves, sets, path)
+            _give(curves, sets, path, journal)
             written.append(path)
         journal.end(name, origin, outputs, {})
     return curves, written
@@ -107,10 +108,15 @@ def _spread(count: int) -> list[float]:
     return [i * (count - 1) / max(chosen - 1, 1) for i in range(chosen)]
 
 
-def _give(curves: Curves, sets: Sequence[Task], path: Path) -> None:
+def _give(curves: Curves, sets: Sequence[Task], path: Path, journal: Journal) -> None:
+    """Let sets share the curve in a file, but for those that were finished with one of their own."""
     response = load(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    curves.update({task.name: (response, f"{path.name} {digest}") for task in sets})
+    for task in sets:
+        entry = journal.entries.get(task.name)
+        alone = entry is not None and entry.origin.settings.get("response") == "auto"
+        if not (alone and entry is not None and None not in entry.sizes.values()):
+            curves[task.name] = response, f"{path.name} {digest}"
 
 
 def _origin(paths: Sequence[Path], settings: Mapping[str, str]) -> Origin:
@@ -123,7 +129,8 @@ def _entry_name(camera: str) -> str:
 
 
 def _file_name(camera: str) -> str:
-    return f"response-{re.sub(r'[^A-Za-z0-9.]+', '-', camera).strip('-')}.json"
+    plain = re.sub(r"[^\w.]+", "-", camera).strip("-")
+    return f"response-{plain}.json"
 
 
 # --- the scale ------------------------------------------------------------------------------------

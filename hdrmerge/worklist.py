@@ -38,6 +38,7 @@ class Task:
     outputs: tuple[Path, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     beside: tuple[Path, ...] = ()  # photographs that would be a set with the unreadable ones
+    sure: bool = True  # False: worth a look, as `group.Found` has it
 
     @property
     def inputs(self) -> list[Path]:
@@ -59,7 +60,7 @@ def worklist(plan: Plan, folders: Sequence[Path], out: Path, suffixes: Sequence[
 
     A set of ``FOLDER/sub`` is written into ``out/sub``, with one output for each of ``suffixes``.
     """
-    tasks = [Task(found.name, found.shots, found.why) for found in plan.grouping.sets]
+    tasks = [Task(found.name, found.shots, found.why, sure=found.sure) for found in plan.grouping.sets]
     tasks += _with_unreadable(tasks, plan)
     names = _unique_names(tasks, [_absolute(folder) for folder in folders])
     return [
@@ -91,8 +92,8 @@ def _with_unreadable(tasks: list[Task], plan: Plan) -> list[Task]:
     Among files of one folder and suffix, in the order of their names, they are part of the set within
     which they lie. At the edge of a set they are part of it where their number continues its numbers
     and it has fewer frames than most sets there, or is the only one. What then lies between two sets
-    is one set, unless it is more than a set. A file of a shot that a set has in another file is not
-    missed.
+    and is numbered through is one set, unless it is more than a set. A file of a shot that a set has
+    in another file is not missed.
     """
     used = {_shot_of(shot.path) for task in tasks for shot in task.shots}
     unreadable = [file for file in plan.unreadable if _shot_of(file.path) not in used]
@@ -114,10 +115,11 @@ def _with_unreadable(tasks: list[Task], plan: Plan) -> list[Task]:
             before = spans[at - 1][1][-1] if at else None
             after = spans[at + 1][1][0] if at + 1 < len(spans) else None
             rest = _given_to_neighbours(tasks, before, span, after, _usual_size(sizes))
-            if len(rest) > (_usual_size(sizes) or HANDFUL):
-                spoilt += [_spoilt([item]) for item in rest if item[2]]
-            elif any(item[2] for item in rest):
-                spoilt.append(_spoilt(rest))
+            for chain in _chains(rest):
+                if len(chain) <= (_usual_size(sizes) or HANDFUL) and any(file for _, _, file in chain):
+                    spoilt.append(_spoilt(chain))
+                else:
+                    spoilt += [_spoilt([item]) for item in chain if item[2]]
     return spoilt
 
 
@@ -142,6 +144,17 @@ def _continues(task: Task, items: Sequence[Item], usual: int | None) -> bool:
     """Tell whether files at the edge of a set are part of it; one of ``items`` is the set's own."""
     frames = len(task.shots) + len(task.unreadable) + len(items) - 1
     return (usual is None or frames <= usual) and all(_follows(a[0], b[0]) for a, b in pairwise(items))
+
+
+def _chains(items: Sequence[Item]) -> list[list[Item]]:
+    """Part files where their numbers do."""
+    chains: list[list[Item]] = []
+    for item in items:
+        if chains and _follows(chains[-1][-1][0], item[0]):
+            chains[-1].append(item)
+        else:
+            chains.append([item])
+    return chains
 
 
 def _give(tasks: list[Task], index: int, taken: Sequence[Item], span: Sequence[Item]) -> list[Item]:

@@ -176,7 +176,9 @@ def test_raw_exposures_are_measured(ramp: np.ndarray, tmp_path: Path) -> None:
 
 def test_a_frame_without_common_tones_stays_out(ramp: np.ndarray, tmp_path: Path) -> None:
     paths = bare(photographed(ramp, typical()), tmp_path)
-    Image.fromarray(np.zeros((240, 360, 3), np.uint8)).save(tmp_path / "z.png")
+    lamp = np.zeros((240, 360, 3), np.uint8)
+    lamp[:20, :20] = np.arange(20, dtype=np.uint8)[:, None] * 13  # and the rest is night
+    Image.fromarray(lamp).save(tmp_path / "z.png")
     _, report = merge_bracket([*paths, tmp_path / "z.png"])
     assert [frame["used"] for frame in report.to_json()["frames"]].count(False) == 1
     assert any("z.png: left out" in warning and "--ev" in warning for warning in report.warnings)

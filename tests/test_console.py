@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from hdrmerge.console import show_progress
+from hdrmerge.console import MERGE_PARTS, print_name, say, show_batch, show_progress
+from hdrmerge.pipeline import merge_bracket
+from hdrmerge.simulate import simulate_bracket
+from hdrmerge.simulate_files import write_jpegs
 
 
 class Terminal(io.StringIO):
@@ -16,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
 
-STAGES = ("read", "align", "deghost", "merge", "write")
+STAGES = tuple(MERGE_PARTS)
 
 
 def test_the_bar_moves_forward_through_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,4 +46,66 @@ def test_no_bar_where_none_is_wanted_or_seen(
     monkeypatch.setattr(sys, "stderr", written)
     with show_progress(wanted) as progress:
         progress("merge", 0.5)
+    assert written.getvalue() == ""
+
+
+def test_the_stages_are_those_of_a_merge(ramp: np.ndarray, tmp_path: Path) -> None:
+    seen: list[str] = []
+    frames = write_jpegs(simulate_bracket(ramp, np.random.default_rng(0), size=(64, 96)), tmp_path)
+    merge_bracket(frames, progress=lambda stage, share: seen.append(stage))
+    assert [*dict.fromkeys(seen), "write"] == list(STAGES)
+
+
+def test_parts_of_another_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr("rich.progress.Progress.update", lambda bar, task, **values: shown.append(values))
+    with show_progress(True, {"look": 0.5, "think": 0.5}) as progress:
+        progress("look", 0.5)
+        progress("think", 1.0)
+    assert [values["completed"] for values in shown] == pytest.approx([0.25, 1.0])
+
+
+def test_the_bar_of_a_batch_counts_sets_and_what_is_done_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr("rich.progress.Progress.update", lambda bar, row, **values: shown.append(values))
+    with show_batch(3, True) as bar:
+        bar.end("skipped")
+        bar.show("[a]", "read", 0.0)
+        bar.show("[a]", "read", 1.0)
+        bar.show("b", "read", 0.5)
+        bar.end("[a]")
+        bar.show("b", "write", 1.0)
+        bar.end("b")
+    read = MERGE_PARTS["read"]
+    assert [values["completed"] for values in shown] == pytest.approx(
+        [1, 1, 1 + read, 1 + 1.5 * read, 2 + read / 2, 3, 3]
+    )
+    assert shown[1]["description"] == r"set 2/3 read \[a]"
+    assert shown[-1]["description"] == "set 3/3 "
+
+
+def test_lines_appear_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, names = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    monkeypatch.setattr(sys, "stdout", names)
+    with show_batch(2, True) as bar:
+        bar.show("a", "merge", 0.5)
+        say("a failed: [x]")
+        print_name("b [y].exr")
+        bar.end("a")
+    assert "hdrmerge: a failed: [x]" in errors.getvalue()
+    assert names.getvalue() == "b [y].exr\n"  # not among the bar's codes
+
+
+@pytest.mark.parametrize(("stream", "wanted"), [(Terminal, False), (io.StringIO, True)])
+def test_no_bar_of_a_batch_where_none_is_wanted_or_seen(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], wanted: bool
+) -> None:
+    written = stream()
+    monkeypatch.setattr(sys, "stderr", written)
+    with show_batch(2, wanted) as bar:
+        bar.show("a", "merge", 0.5)
+        bar.end("a")
     assert written.getvalue() == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -185,6 +187,15 @@ def test_files_that_end_early(
     assert str(caught.value).startswith(str(tmp_path / name))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().out == ""
+
+
+def test_threads_that_load_leave_stdout_alone(tmp_path: Path) -> None:
+    write(scene(200, 300), tmp_path / "a.exr")
+    before = sys.stdout
+    with ThreadPoolExecutor(4) as pool:
+        maps = list(pool.map(load, [tmp_path / "a.exr"] * 40))
+    assert sys.stdout is before
+    assert all(np.array_equal(found.pixels, maps[0].pixels) for found in maps)
 
 
 def test_what_is_no_file_at_all(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_white_level_below_black_is_an_error(tmp_path: Path) -> None:
     write_dng(tmp_path / "a.dng", codes, shot_of(tmp_path), camera)
     with tifffile.TiffFile(tmp_path / "a.dng", mode="r+b") as tiff:
         tiff.pages[0].tags["WhiteLevel"].overwrite(500)
-    with pytest.raises(InputError, match="white level 500 for black level 512"):
+    with pytest.raises(InputError, match="white level 500 is not above black"):
         read_frame(read_shot(tmp_path / "a.dng"))
 
 
@@ -291,3 +291,55 @@ def test_stars_are_no_hot_photosites(tmp_path: Path) -> None:
     ]
     long, short = (read_frame(shot).codes[:] for shot in shots)
     assert np.array_equal(long, short)
+
+
+def retagged(path: Path, name: str, value: object) -> None:
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[name].overwrite(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "notes"),
+    [
+        ("AsShotNeutral", (1, 3, 1, 1, 1, 2), []),  # the balance may differ, the reference's counts
+        ("BlackLevel", 516, []),  # masked photosites have noise
+        ("ColorMatrix1", (9, 1, 0, 1, 0, 1) * 3, ["another colour matrix than a.dng"]),
+        ("BlackLevel", 0, ["black and white level 0 and 16383, in a.dng 512 and 16383"]),
+        ("WhiteLevel", 4095, ["black and white level 512 and 4095, in a.dng 512 and 16383"]),
+        ("WhiteLevel", 2**22, ["black and white level 512 and 65535, in a.dng 512 and 16383"]),
+    ],
+)
+def test_frames_of_one_sensor_that_differ_are_noted(
+    tmp_path: Path, name: str, value: object, notes: list[str]
+) -> None:
+    shots = [write_light(tmp_path / file, grey(0.2), 1 / 60) for file in ("a.dng", "b.dng")]
+    assert read_frame(shots[1], reference=shots[0]).notes == ()
+    retagged(tmp_path / "b.dng", name, value)
+    spoilt = read_frame(read_shot(tmp_path / "b.dng"), reference=shots[0])
+    assert [note.partition(";")[0] for note in spoilt.notes] == notes
+    other = replace(read_shot(tmp_path / "b.dng"), camera_model="another")
+    assert read_frame(other, reference=shots[0]).notes == ()
+
+
+def test_a_colour_matrix_that_has_no_inverse_is_none(tmp_path: Path) -> None:
+    shot = write_light(tmp_path / "a.dng", grey(0.2), 1 / 60)
+    retagged(tmp_path / "a.dng", "ColorMatrix1", (1, 1, 0, 1, 0, 1) * 3)
+    frame = read_frame(shot)
+    assert np.linalg.cond(frame.to_rec709) < 10
+    assert np.isfinite(light_of(frame)).all()
+
+
+@pytest.mark.parametrize("neutral", [(1, 1, 1, 10_000, 1, 1), (0, 1, 1, 1, 1, 1)])
+def test_an_absurd_white_balance_is_none(tmp_path: Path, neutral: tuple[int, ...]) -> None:
+    shot = write_light(tmp_path / "a.dng", grey(0.2), 1 / 60)
+    retagged(tmp_path / "a.dng", "AsShotNeutral", neutral)
+    with raw.open_raw(tmp_path / "a.dng") as file:
+        assert raw._white_balance(file).max() < raw.LARGEST_BALANCE
+    assert np.isfinite(light_of(read_frame(shot))).all()
+
+
+def test_a_raw_file_that_is_gone_is_told_by_its_reason(tmp_path: Path) -> None:
+    shot = write_light(tmp_path / "a.dng", grey(0.2), 1 / 60)
+    shot.path.unlink()
+    with pytest.raises(InputError, match=r"a\.dng: no such file; check the name"), raw.open_raw(shot.path):
+        pass

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ from hdrmerge.errors import BracketError, InputError, OutputError
 from hdrmerge.exposure import Response, srgb_decode
 from hdrmerge.metadata import read_shot
 from hdrmerge.read import SpooledCodes, read_frame
+from hdrmerge.scene import ramp_scene
 from hdrmerge.simulate import Camera
 from hdrmerge.simulate_files import record_mosaic, write_dng
 from hdrmerge.write import write
@@ -152,12 +154,12 @@ def test_merged_tiffs_read_back_linear_whatever_the_response(tmp_path: Path) -> 
 
 def test_float_values_that_are_no_light(tmp_path: Path) -> None:
     values = FLOATS.copy()
-    values[0, :4, 0] = np.inf, -np.inf, 1e30, -1e30
-    values[10, 10:12, 1] = np.nan
+    values[0, :3, 0] = np.inf, 1e30, -1e30
+    values[10, 10:12, 1] = np.nan, -np.inf
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
     frame = frame_of(tmp_path / "a.tif")
     light = frame.linear()
-    assert light[0, :4, 0].tolist() == [1.0, 0.0, 65504.0, -1.0]
+    assert light[0, :3, 0].tolist() == [1.0, 65504.0, -1.0]
     for column in (10, 11):  # all channels come from one neighbour
         assert any(
             np.array_equal(light[10, column], FLOATS[y, x]) for y in (9, 10, 11) for x in (9, column, 12)
@@ -199,6 +201,87 @@ def test_raw_and_developed_files_do_not_mix(tmp_path: Path) -> None:
     for shot, reference in (shots, shots[::-1]):
         with pytest.raises(BracketError, match="do not mix; give frames of one kind"):
             read_frame(shot, reference=reference)
+
+
+# --- damage that leaves header and end alone ------------------------------------------------------
+
+
+def detailed(height: int = 256, width: int = 384) -> np.ndarray:
+    return np.clip(ramp_scene(height, width, np.random.default_rng(0)) * 64, 0, 255).astype(np.uint8)
+
+
+def outcome(path: Path, whole: np.ndarray) -> str:
+    try:
+        frame = frame_of(path)
+    except InputError as error:
+        return "refused" if "ends early or is damaged (" in str(error) else str(error)
+    if frame.notes:
+        return "noted"
+    return "silent" if np.abs(frame.codes[:].astype(int) - whole).max() > 64 else "same"
+
+
+@pytest.mark.parametrize("how", ["baseline", "progressive", "restarts", "tables"])
+def test_damage_in_the_middle_of_a_jpeg_is_heard(tmp_path: Path, how: str) -> None:
+    """Nothing but the decoder can tell; now and then damage makes another valid picture."""
+    path = tmp_path / "a.jpg"
+    options = {
+        "baseline": {},
+        "progressive": {"progressive": True},
+        "restarts": {"restart_marker_rows": 2},
+        "tables": {"icc_profile": table_profile(b"RGB ", np.eye(8, 3), GAMMA_22, b"scnr")},
+    }[how]
+    Image.fromarray(detailed()).save(path, quality=92, **options)
+    data, whole = path.read_bytes(), frame_of(path).codes[:]
+    assert outcome(path, whole) == "same"
+    start, rng = data.index(b"\xff\xda"), np.random.default_rng(0)
+    ends = []
+    for at in rng.integers(start + 20, len(data) - 500, 30).tolist():
+        path.write_bytes(data[:at] + bytes(300) + data[at + 300 :])
+        ends.append(outcome(path, whole))
+    assert ends.count("silent") <= 1, ends
+    assert ends.count("refused") >= 5
+
+
+def test_a_jpeg_that_fills_the_gap_before_its_end_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(detailed()).save(path)
+    data = path.read_bytes()
+    for filling, notes in ((bytes(40), 0), (b"\xff" * 40, 0), (b"maker's own data" * 3, 1)):
+        path.write_bytes(data[:-2] + filling + data[-2:])
+        assert len(frame_of(path).notes) == notes
+
+
+def test_a_doubled_chunk_of_a_png_is_an_error(tmp_path: Path) -> None:
+    """Every checksum of a chunk is right, that of the pixels is not."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), detailed().astype(np.uint16) * 257)
+    data = path.read_bytes()
+    starts = [at for at in range(8, len(data)) if data[at + 4 : at + 8] == b"IDAT"]
+    assert len(starts) > 3
+    for start, end in pairwise(starts):
+        path.write_bytes(data[:end] + data[start:end] + data[end:])
+        with pytest.raises(InputError, match="ends early or is damaged"):
+            frame_of(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_the_checksum_of_a_deflated_tiff_counts(tmp_path: Path, dtype: type, predictor: bool) -> None:
+    if dtype == np.float32 and predictor:
+        pytest.skip("tifffile alone cannot write it")
+    path = tmp_path / "a.tif"
+    options = {"compression": "zlib", "predictor": predictor, "rowsperstrip": 32}
+    tifffile.imwrite(path, detailed().astype(dtype), photometric="rgb", **options)
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    for _ in range(20):
+        offset, count = strips[int(rng.integers(len(strips)))]
+        at = int(rng.integers(offset + 2, offset + count))
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(InputError, match="ends early or is damaged"):
+            frame_of(path)
 
 
 # --- orientation ----------------------------------------------------------------------------------
