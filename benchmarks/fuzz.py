@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,13 @@ def run_case(good: Good, name: str, seed: int, folder: Path, server: Server) -> 
 # --- the run --------------------------------------------------------------------------------------
 
 
-def cases(names: list[str], count: int, seed: int) -> Iterator[tuple[str, str, int]]:
+def cases(names: list[str], seed: int) -> Iterator[tuple[str, str, int]]:
     """Yield format, mutation and seed of each case: all pairs in turn, so that small runs see all."""
     rng = np.random.default_rng(seed)
     pairs = [(name, mutation) for name in names for mutation in MUTATIONS]
-    while count > 0:
-        for index in rng.permutation(len(pairs))[:count].tolist():
+    while True:
+        for index in rng.permutation(len(pairs)).tolist():
             yield *pairs[index], int(rng.integers(2**31))
-        count -= len(pairs)
 
 
 def show(rows: list[dict[str, Any]], by: str) -> None:
@@ -216,7 +216,7 @@ def show(rows: list[dict[str, Any]], by: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--count", type=int, default=500, help="of spoilt files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="where cases that end badly or silently are copied")
     parser.add_argument("--only", nargs="*", help="names of formats")
@@ -238,24 +238,23 @@ def main() -> None:
             finally:
                 free.append(server)
             if row and row["verdict"] not in GOOD and options.keep:
-                kept = options.keep / f"{row['verdict'].replace(' ', '-')}-{kind}-{mutation}-{seed}".replace(
-                    " ", "-"
-                )
-                shutil.copytree(here, kept, dirs_exist_ok=True)
+                kept = f"{row['verdict']}-{kind}-{mutation}-{seed}".replace(" ", "-")
+                shutil.copytree(here, options.keep / kept, dirs_exist_ok=True)
             shutil.rmtree(here, ignore_errors=True)
             return row
 
-        rows = []
-        for row in pool.map(work, enumerate(cases(list(table), options.count, options.seed))):
-            if row:
+        rows: list[dict[str, Any]] = []
+        numbered = enumerate(cases(list(table), options.seed))
+        while len(rows) < options.count:  # some mutations do not apply to some formats, or change nothing
+            for row in pool.map(work, islice(numbered, options.count - len(rows))):
+                if row is None:
+                    continue
                 rows.append(row)
                 if options.json:
                     with options.json.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                 if row["verdict"] not in (*GOOD, *QUIET):
-                    print(
-                        "{verdict}: {format}, {mutation}, {seed}, {file}: {remark}".format(**row), flush=True
-                    )
+                    print("{verdict}: {format}, {mutation}, {seed}: {remark}".format(**row), flush=True)
     for server in servers:
         server.close()
     print(flush=True)

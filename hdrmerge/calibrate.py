@@ -255,7 +255,8 @@ def _complaints(verdict: Verdict, frame: Frame) -> list[str]:
         return []
     return [
         f"{frame.shot.path}: frames agree worse under the response curve {frame.response.name} "
-        f"({verdict.after:.2f} EV) than under sRGB ({verdict.before:.2f} EV); --response auto finds their own"
+        f"({verdict.after:.2f} EV) than under sRGB ({verdict.before:.2f} EV); "
+        "merged alone with --response auto they get their own"
     ]
 
 

@@ -212,6 +212,8 @@ class BatchTeller:
             say(f"{name} failed: {outcome.error}")
             self._trace(outcome.trace)
         if outcome.status == "merged" and not self.quiet:
+            if not outcome.task.sure:
+                say(f"{name}: warning: may be no bracket: {outcome.task.why}")
             for doubt in outcome.values["warnings"]:
                 say(f"{name}: warning: {doubt}")
             if self.verbose and outcome.report:

@@ -40,15 +40,22 @@ NEAR_CLIP = 0.90  # linear level from which a channel near clipped pixels is onl
 JPEG_BLOCK = np.ones((9, 9), np.uint8)  # makes 251 of 255 in one channel where the others are bright
 CRUSHED = 1.0  # [stops] by which a frame sees the reference's darkest tones brighter if these are crushed
 FORGIVEN = 3.0  # [stops] largest difference that may be the response curve's
+WHOLE = 0.9  # of the comparable pixels of a row: it disagrees as a whole
+MIN_WIDTH = 0.3  # of a row that must be comparable for that
 MAX_SPREAD = 0.3  # largest relative scatter that may be noise and compression
 
 
 @dataclass(frozen=True, eq=False)
 class Ghosts:
-    """``trust``: one map a frame, None where all of it is trusted; ``share``: of the picture that is not."""
+    """``trust``: one map a frame, None where all of it is trusted; ``share``: of the picture that is not.
+
+    ``band``: the height, as a share of the picture's, over whose full width a frame disagrees. What
+    moves is seldom as wide as the picture; a damaged file is, from the damage on.
+    """
 
     trust: list[Trust | None]
     share: list[float]
+    band: list[float]
 
 
 def deghost(
@@ -60,7 +67,7 @@ def deghost(
 ) -> Ghosts:
     """Compare every aligned frame with the reference and return the trust in each."""
     trust: list[Trust | None] = [None] * len(proxies)
-    share = [0.0] * len(proxies)
+    share, band = [0.0] * len(proxies), [0.0] * len(proxies)
     others = [i for i in range(len(proxies)) if i != reference and alignments[i].used]
     with ThreadPoolExecutor() as pool:
         known = _Yardstick.of(proxies[reference], noises[reference], pool)
@@ -68,10 +75,11 @@ def deghost(
             ratio = float(exposures[i] / exposures[reference])
             view = _View.of(proxies[i], alignments[i], noises[i], ratio)
             belief = known.trust_in(view)
+            band[i] = _band(belief < 0.5, view.usable & view.inside & ~known.clipped)
             known.learn(view, belief)
             trust[i] = (belief * 255.0 + 0.5).astype(np.uint8)
             share[i] = float(np.mean((belief < 0.5) & view.usable))
-    return Ghosts(trust, share)
+    return Ghosts(trust, share, band)
 
 
 def tolerance(frame: Frame) -> NoiseModel:
@@ -251,6 +259,16 @@ def _connected(possible: Mask, certain: Mask) -> NDArray[np.uint8]:
     votes = np.bincount(labels[certain], minlength=count)
     votes[0] = 0
     return np.asarray((votes >= SMALLEST).astype(np.uint8).take(labels))
+
+
+def _band(ghost: Mask, comparable: Mask) -> float:
+    """Return the share of the rows, side by side, that are ghosts nearly everywhere."""
+    width = comparable.sum(axis=1)
+    full = (ghost & comparable).sum(axis=1) > WHOLE * width
+    full &= width > MIN_WIDTH * comparable.shape[1]
+    steps = np.diff(np.concatenate([[False], full, [False]]).astype(np.int8))
+    heights = np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1)
+    return float(heights.max(initial=0) / len(full))
 
 
 def _variance(radiance: Float, noise: NoiseModel, factor: int, ratio: float) -> Float:

@@ -108,7 +108,9 @@ def gather(
     """Sample aligned proxies that were made linear by ``curve``; frames left out are nowhere usable."""
     height, width = proxies[0].linear.shape[:2]
     step = max(1.0, (height * width / positions) ** 0.5)
-    ys, xs = (np.arange(min(1 + step / 2, n / 2), n - 0.5, step).astype(np.int64) for n in (height, width))
+    ys, xs = (
+        np.arange(min(1 + step / 2, (n - 1) / 2), n - 0.5, step).astype(np.int64) for n in (height, width)
+    )
     y, x = (plane.ravel() for plane in np.meshgrid(ys, xs, indexing="ij"))
     around = np.array([(i, j) for j in (-1, 0, 1) for i in (-1, 0, 1)])
     points = (np.stack([x, y], -1)[:, None] + around).astype(np.float64)
@@ -119,9 +121,11 @@ def gather(
         proxy, up = proxies[n], from_blocks(proxies[n].factor)
         matrix = np.linalg.inv(up) @ alignments[n].matrix @ up
         there = cv2.perspectiveTransform(points.reshape(-1, 1, 2), matrix).astype(np.float32)
-        u, v = there.reshape(len(ys), -1, 2).transpose(2, 0, 1).copy()
-        linear = cv2.remap(proxy.linear, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        linear = linear.reshape(len(x), 9, 3)
+        pieces = [  # OpenCV's remap takes at most 32,766 columns
+            cv2.remap(proxy.linear, part[None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for part in np.array_split(there[:, 0], -(-len(there) // 30_000))
+        ]
+        linear = np.concatenate(pieces, axis=1).reshape(len(x), 9, 3)
         inside = ((there > -1) & (there < [width, height])).reshape(len(x), -1).all(axis=1)
         code[n] = curve.encode(linear.mean(axis=1))
         spread = curve.encode(linear.max(axis=1)) - curve.encode(linear.min(axis=1))

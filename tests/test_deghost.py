@@ -12,7 +12,7 @@ import pytest
 
 from hdrmerge.align import Alignment
 from hdrmerge.bracket import Frame, Shot
-from hdrmerge.deghost import Ghosts, deghost
+from hdrmerge.deghost import Ghosts, _band, deghost
 from hdrmerge.exposure import NoiseModel, Response
 from hdrmerge.proxy import shrink
 from hdrmerge.simulate import Camera, Shake, Simulated, homography, record, simulate_bracket
@@ -270,3 +270,15 @@ def test_black_and_white_frames_do_not_crash(ramp: np.ndarray, which: int, value
     codes[which] = np.full_like(codes[which], value)
     ghosts = judged(replace(sim, frames=tuple(codes)))
     assert np.isfinite(ghosts.share).all()
+
+
+def test_a_band_is_what_disagrees_over_the_full_width() -> None:
+    comparable = np.ones((100, 60), np.bool_)
+    ghost = np.zeros_like(comparable)
+    assert _band(ghost, comparable) == 0.0
+    ghost[70:, :] = True
+    assert _band(ghost, comparable) == pytest.approx(0.3)
+    ghost[70:80, :20] = False  # something moves there, beside what does not
+    assert _band(ghost, comparable) == pytest.approx(0.2)
+    comparable[:, 10:] = False  # and too little can be compared to say so
+    assert _band(ghost, comparable) == 0.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdrmerge.errors import BracketError, ExposureError, InputError
+from hdrmerge.errors import BracketError, InputError
 from hdrmerge.exposure import Response
 from hdrmerge.form import StatedExposures
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
