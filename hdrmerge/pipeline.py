@@ -283,7 +283,7 @@ def _disagreements(shots: Sequence[Shot], reference: int, ghosts: Ghosts) -> lis
     """
     return [
         f"{shot.path}: disagrees with {shots[reference].path.name} over {share:.0%} of the picture and "
-        "counts little there; if nothing that large moved, one of the two is damaged"
+        "counts little there; if nothing that large moved, its exposure is wrong or a file is damaged"
         for shot, share, band in zip(shots, ghosts.share, ghosts.band, strict=True)
         if share > DISAGREEMENT or band > BAND
     ]
