@@ -70,6 +70,8 @@ class _Ear:
             self._stderr = os.dup(STDERR)
         except OSError:  # closed, as in daemons
             self._stderr = -1
+        if not hasattr(os, "pread"):  # on Windows nothing is heard
+            return
         try:
             with tempfile.TemporaryFile() as file:
                 self._file = os.dup(file.fileno())
