@@ -89,8 +89,11 @@ def calibrate(
     tones, stops = gather(proxies, alignments, stored), _stops(frames, reference)
     lies = _lies(frames, tones, stops, reference, linear=not developed)
     warnings += [_contradiction(frames, reference, lie, trust) for lie in lies]
+    base = frames[reference].exposure
     for lie in lies if trust == "pixels" else []:
         stops[lie.frame] = lie.seen
+        shot = replace(frames[lie.frame].shot, source="pixels")
+        frames[lie.frame] = replace(frames[lie.frame], shot=shot)
 
     verdict, offsets = None, np.zeros(len(frames))
     believed = _beliefs(frames, [] if trust == "pixels" else lies)
@@ -105,10 +108,11 @@ def calibrate(
         verdict = _judged(tones, stops, response)
         warnings += _complaints(verdict, frames[reference])
     if not developed or isinstance(response, Response):
-        offsets = _offsets(gather(proxies, alignments, SRGB), stops, believed)
+        as_srgb = tones if stored is SRGB else gather(proxies, alignments, SRGB)
+        offsets = _offsets(as_srgb, stops, believed)
     offsets = _corrections(offsets, believed, reference)
 
-    exposures = frames[reference].exposure * np.exp2(stops + offsets)
+    exposures = base * np.exp2(stops + offsets)
     frames = [_exposed(frame, float(value)) for frame, value in zip(frames, exposures, strict=True)]
     order = sorted(range(len(frames)), key=lambda n: (frames[n].exposure, str(frames[n].shot.path)))
     return Calibrated(
@@ -176,7 +180,8 @@ def _metered(
     ``exact`` says that the curve of ``tones`` is known: a linear file's, or one that the user named.
     """
     shots = [frame.shot for frame in frames]
-    found = meter(tones, reference, exact, _hint(shots))
+    stated = np.array([math.nan if shot.exposure is None else math.log2(shot.exposure) for shot in shots])
+    found = meter(tones, reference, exact, _hint(shots), stated)
     lost = [n for n in found.unconnected if alignments[n].used]
     usable = sum(alignment.used for alignment in alignments)
     if usable - len(lost) < 2:
@@ -199,9 +204,10 @@ def _metered(
         f"no exposure in the metadata; estimated from the pixels: "
         f"{describe([float(found.stops[n]) for n in kept])} EV{regular}; --ev says better"
     )
-    base = next((shot.exposure for shot in [shots[reference], *shots] if shot.exposure is not None), 1.0)
+    known = np.isfinite(stated)
+    base = 2.0 ** float((stated - found.stops)[known][0]) if known.any() else 1.0  # the reference's exposure
     metered = [
-        replace(shot, stated_exposure=base * 2.0**stop, source="pixels")
+        replace(shot, stated_exposure=base * 2.0**stop, source="pixels") if shot.exposure is None else shot
         for shot, stop in zip(shots, found.stops.tolist(), strict=True)
     ]
     return [replace(frame, shot=shot) for frame, shot in zip(frames, metered, strict=True)], alignments

@@ -100,7 +100,7 @@ def solve(
     for bracket, start in zip(brackets, starts, strict=False):
         _believe_exposures(beliefs, bracket, int(start))
     if not rigid and all(np.isfinite(bracket.known).sum() < 2 for bracket in brackets):
-        _pin_contrast(beliefs, design, weight, prior, pairs)
+        _pin_contrast(beliefs, prior, pairs)
     solution, trust = np.zeros(int(starts[-1])), np.ones(len(target))
     for _ in range(ROUNDS):
         scaled = design * (weight * trust)[:, None]
@@ -150,8 +150,8 @@ def _equations(
     first = 0
     for rows, known, start in zip(pairs, stops, starts, strict=False):
         here = np.arange(first, first + len(rows))
-        u_a, u_b = stops_below(rows.code_a), stops_below(rows.code_b)
-        hats = hats_at(u_b) - hats_at(u_a)
+        u_a, u_b = _stops_below(rows.code_a), _stops_below(rows.code_b)
+        hats = _hats_at(u_b) - _hats_at(u_a)
         design[here, :size] = hats
         for channel in range(3):
             own = rows.channel == channel
@@ -172,7 +172,7 @@ def _bend_little(beliefs: _Beliefs) -> None:
     tell the channels' scale, and in saturated light a camera's colour matrix bends them apart.
     """
     size, width = len(KNOTS), KNOTS[1] - KNOTS[0]
-    middle = hats_at(stops_below(np.array([MIDDLE])))[0]
+    middle = _hats_at(_stops_below(np.array([MIDDLE])))[0]
     for block in range(4):
         apart = APART if block else 1.0
         for k in range(block * size, (block + 1) * size - 1):
@@ -198,22 +198,20 @@ def _believe_exposures(beliefs: _Beliefs, bracket: Evidence, start: int) -> None
     beliefs.add(range(start, start + len(known)), np.full(len(known), 1e-3 if known.any() else 100.0))
 
 
-def _pin_contrast(
-    beliefs: _Beliefs, design: Double, weight: Double, prior: Double, pairs: Sequence[Agreements]
-) -> None:
+def _pin_contrast(beliefs: _Beliefs, prior: Double, pairs: Sequence[Agreements]) -> None:
     """Keep the common deviation without a trend along the prior's curve, over the tones that were seen."""
     code = np.concatenate([np.concatenate([rows.code_a, rows.code_b]) for rows in pairs])
     much = np.concatenate([np.concatenate([rows.count, rows.count]) for rows in pairs])
-    u = stops_below(code)
+    u = _stops_below(code)
     level = u + np.interp(u, KNOTS, prior)
     share = np.minimum(much, MUCH) ** 0.5
     trend = share * (level - np.average(level, weights=share))
-    row = (hats_at(u) * trend[:, None]).sum(axis=0)
+    row = (_hats_at(u) * trend[:, None]).sum(axis=0)
     row *= 1000.0 / np.abs(row).max()
     beliefs.add(range(4 * len(KNOTS)), np.concatenate([row, *([row / 3] * 3)]))
 
 
-def _limit_slopes(limits: _Beliefs, solution: Double, prior: Double) -> None:
+def _limit_slopes(beliefs: _Beliefs, solution: Double, prior: Double) -> None:
     """Hold the slope of every channel at its limit where the solution exceeds it, from now on."""
     size, width = len(KNOTS), KNOTS[1] - KNOTS[0]
     for channel in range(3):
@@ -222,15 +220,15 @@ def _limit_slopes(limits: _Beliefs, solution: Double, prior: Double) -> None:
         for k in np.flatnonzero((slopes < STEEPEST) | (slopes > FLATTEST)).tolist():
             limit = STEEPEST if slopes[k] < STEEPEST else FLATTEST
             value = 100.0 * (limit * width - (prior[k + 1] - prior[k]))
-            limits.add([k, k + 1, own + k, own + k + 1], [-100.0, 100.0, -100.0, 100.0], value)
+            beliefs.add([k, k + 1, own + k, own + k + 1], [-100.0, 100.0, -100.0, 100.0], value)
 
 
-def stops_below(code: Double) -> Double:
+def _stops_below(code: Double) -> Double:
     """Return u, log2 of the sRGB linear light of a code."""
     return np.asarray(np.log2(srgb_decode(np.clip(code, 1 / 512, 1.0))))
 
 
-def hats_at(u: Double) -> Double:
+def _hats_at(u: Double) -> Double:
     """Return the weights (R, knots) by which the polygon is read at ``u``."""
     at = np.clip((u - KNOTS[0]) / (KNOTS[1] - KNOTS[0]), 0, len(KNOTS) - 1 - 1e-9)
     index = at.astype(np.intp)

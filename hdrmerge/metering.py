@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvefit import KNOTS, Evidence, solve
+from .curvefit import DRIFT, KNOTS, Evidence, solve
 from .response import TYPICAL
 from .tones import Tones
 
@@ -59,14 +59,25 @@ class Contradiction:
     seen: float
 
 
-def meter(tones: Tones, reference: int, linear: bool = False, hint: Double | None = None) -> Metered:
-    """Estimate the exposures of all frames from their pixels.
+def meter(
+    tones: Tones,
+    reference: int,
+    linear: bool = False,
+    hint: Double | None = None,
+    stated: Double | None = None,
+) -> Metered:
+    """Estimate the exposures of frames from their pixels.
 
+    ``stated`` (N,) are the stops that files do state, not a number elsewhere; these stay as they are,
+    and tell the contrast of the curve where they differ. Without any all frames are estimated.
     ``linear`` says that the codes follow the sRGB curve exactly, as those made from linear files do.
     ``hint`` (N,) are stops that part of the metadata suggests, ISO without a time for instance; they
     are taken if the pixels agree.
     """
-    seen, unconnected = _seen(tones, reference, linear, FEW)
+    known = np.zeros(tones.frames, np.bool_) if stated is None else np.isfinite(stated)
+    if stated is not None and known.any():
+        return _between_stated(tones, stated, known, reference, linear)
+    seen, unconnected = _seen(_unstated(tones), reference, linear, FEW)
     if seen is None:
         return Metered(np.zeros(tones.frames), None, unconnected)
     linked = np.array([n for n in range(tones.frames) if n not in unconnected])
@@ -81,7 +92,7 @@ def meter(tones: Tones, reference: int, linear: bool = False, hint: Double | Non
 
 def contradictions(tones: Tones, stops: Double, reference: int, linear: bool = False) -> list[Contradiction]:
     """Return the frames whose ``stops`` (N,), as stated, differ by more than half a stop from the pixels."""
-    seen, unconnected = _seen(tones, reference, linear, SHARED)
+    seen, unconnected = _seen(_unstated(tones), reference, linear, SHARED)
     if seen is None:
         return []
     fits = [n for n in range(tones.frames) if n not in unconnected]
@@ -92,20 +103,35 @@ def contradictions(tones: Tones, stops: Double, reference: int, linear: bool = F
     off = seen / contrast - stated
     off -= np.median(off[fits])
     wrong = [n for n in fits if abs(off[n]) > CONTRADICTION]
-    if reference in wrong and len(wrong) == 1:
-        found = {n: stated[n] + off[n] - off[reference] for n in fits}
-        return [Contradiction(reference, 0.0, float(off[reference]))] if found else []
     return [Contradiction(n, float(stated[n]), float(stated[n] + off[n])) for n in wrong]
 
 
-def _seen(tones: Tones, reference: int, linear: bool, shared: float) -> tuple[Double | None, tuple[int, ...]]:
+def _between_stated(
+    tones: Tones, stated: Double, known: NDArray[np.bool_], reference: int, linear: bool
+) -> Metered:
+    """Return stated stops as they are, and the others from the pixels, on the scale of the stated ones."""
+    believed = known if np.ptp(stated[known]) > CONTRADICTION else np.zeros_like(known)
+    bracket = Evidence(tones, np.where(believed, stated, 0.0), np.where(believed, DRIFT, np.inf))
+    seen, unconnected = _seen(bracket, reference, linear, FEW)
+    if seen is None:
+        return Metered(np.zeros(tones.frames), None, unconnected)
+    linked = known & ~np.isin(np.arange(tones.frames), unconnected)
+    offset = float(np.median((stated - seen)[linked])) if linked.any() else 0.0
+    stops = np.where(known, stated, seen + offset)
+    return Metered(stops - stops[reference], None, tuple(n for n in unconnected if not known[n]))
+
+
+def _unstated(tones: Tones) -> Evidence:
+    return Evidence(tones, np.zeros(tones.frames), np.full(tones.frames, np.inf))
+
+
+def _seen(
+    bracket: Evidence, reference: int, linear: bool, shared: float
+) -> tuple[Double | None, tuple[int, ...]]:
     """Return the stops of all frames relative to the reference, and the frames without a connection."""
-    count = tones.frames
-    free = Evidence(tones, np.zeros(count), np.full(count, np.inf))
+    count = bracket.tones.frames
     prior = np.zeros(len(KNOTS)) if linear else TYPICAL
-    solution = solve([free], prior, shared, rigid=linear) or solve(
-        [free.deeper()], prior, shared, rigid=linear
-    )
+    solution = solve([bracket], prior, shared, linear) or solve([bracket.deeper()], prior, shared, linear)
     if solution is None:
         return None, tuple(n for n in range(count) if n != reference)
     stops = solution.stops[0]

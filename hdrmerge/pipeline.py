@@ -160,7 +160,10 @@ def load_bracket(
 def merge_loaded(
     loaded: Loaded, options: MergeOptions | None = None, progress: Progress | None = None
 ) -> tuple[RadianceMap, Report]:
-    """Align, deghost and merge a loaded bracket; the second half of `merge_bracket`."""
+    """Align, deghost and merge a loaded bracket; the second half of `merge_bracket`.
+
+    The proxies in ``loaded`` are used up: a merge needs their memory.
+    """
     options, clock = options or MergeOptions(), _Clock(progress)
     clock.seconds.update(loaded.seconds)
     bracket, proxies = loaded.bracket, loaded.proxies
@@ -172,6 +175,8 @@ def merge_loaded(
         bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
     with clock.stage("deghost"):
         ghosts = _ghosts(bracket, proxies, alignments, options)
+    for used_up in (proxies, loaded.proxies):
+        used_up.clear()
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts.trust, clock.sum_up("merge"))
 
@@ -269,7 +274,8 @@ def _ghosts(
     bracket: Bracket, proxies: Sequence[Proxy], alignments: Sequence[Alignment], options: MergeOptions
 ) -> Ghosts:
     if options.deghost == "none":
-        return Ghosts([None] * len(proxies), *([0.0] * len(proxies) for _ in range(2)))
+        none = [0.0] * len(proxies)
+        return Ghosts([None] * len(proxies), none, none)
     exposures = [frame.exposure for frame in bracket.frames]
     noises = [tolerance(frame) for frame in bracket.frames]
     return deghost(proxies, exposures, noises, alignments, bracket.reference)
@@ -278,8 +284,8 @@ def _ghosts(
 def _disagreements(shots: Sequence[Shot], reference: int, ghosts: Ghosts) -> list[str]:
     """Warn of frames that are so unlike the reference that one of the two may be damaged.
 
-    On 18 real brackets, with people, water and a galloping horse, the share stays below 12 % and the
-    band below 4 %.
+    On 18 of 19 real brackets, with people, water and a galloping horse, the share stays below 12 % and
+    the band below 4 %; the other is hand-held by 300 px, without exposures, and rightly warned of.
     """
     return [
         f"{shot.path}: disagrees with {shots[reference].path.name} over {share:.0%} of the picture and "

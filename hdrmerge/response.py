@@ -18,13 +18,15 @@ from .curvefit import KNOTS, Evidence, Solution, solve
 from .errors import InputError
 from .exposure import Response, srgb_decode
 from .tones import SHARED, Tones
+from .write import write_text
 
 Double = NDArray[np.float64]
 
 TYPICAL = np.array([2.84, 2.56, 2.28, 1.99, 1.71, 1.38, 1.03, 0.68, 0.36, 0.11, -0.08, -0.09, 0.14])
 """d [stops] of a typical camera's JPEG: the mean of seven cameras' brackets with known exposures.
 
-Contrast is higher than sRGB's by a third in the middle tones, and rolls off near white."""
+In the middle tones a stop of light makes 1.6 times the difference that it makes in sRGB; near white
+contrast rolls off."""
 
 LARGEST = 1.0  # [stops] a disagreement counts at most: what moved does not decide on a curve
 BETTER = 0.97  # the residual a curve must reach, relative to the one before
@@ -90,7 +92,7 @@ def disagreement(brackets: Sequence[Evidence], curve: Response, shared: float = 
     """Return the rms difference of radiance between frames under a curve [stops], None without common tones.
 
     Over all positions that two frames show well exposed and off edges, for pairs that share at
-    least ``shared`` of them; single differences count half a stop at most.
+    least ``shared`` of them; single differences count `LARGEST` at most.
     """
     total, count = 0.0, 0
     for bracket in brackets:
@@ -131,14 +133,14 @@ def _without_movers(brackets: Sequence[Evidence], found: Solution, curve: Respon
         tones = bracket.tones
         level = _levels(tones, curve) - stops[:, None, None]
         exposed = np.stack([tones.exposed(n) for n in range(tones.frames)])
-        high = np.where(exposed, level, -np.inf).max(axis=(0, 2), initial=-np.inf)
-        spread = np.zeros(level.shape[1])
+        spread, compared = np.zeros(level.shape[1]), np.zeros(level.shape[1], np.bool_)
         for channel in range(3):
             seen = np.where(exposed[..., channel], level[..., channel], np.nan)
             several = exposed[..., channel].sum(axis=0) >= 2
             width = np.nanmax(seen[:, several], axis=0) - np.nanmin(seen[:, several], axis=0)
             spread[several] = np.maximum(spread[several], width)
-        usual = float(np.median(spread[np.isfinite(high)])) if np.isfinite(high).any() else 0.0
+            compared |= several
+        usual = float(np.median(spread[compared])) if compared.any() else 0.0
         kept.append(bracket.at(spread <= max(4 * usual, 0.35)))
     return kept
 
@@ -160,6 +162,7 @@ def response_of(
     size: int = 4097,
 ) -> Response:
     """Return the response whose curves deviate from sRGB by ``deviation`` (3, knots) [stops].
+
     Each channel reaches 1 at its own clipping level.
     """
     code = np.linspace(0.0, 1.0, size)
@@ -173,7 +176,7 @@ def response_of(
 
 
 NAMED = ("srgb", "gamma2.2", "linear", "camera")
-"""Curves that need no file; \"camera\" is `typical`."""
+"""Curves that need no file; camera is `typical`."""
 
 
 def _limited(given: Response, brackets: Sequence[Evidence]) -> Response | None:
@@ -195,8 +198,6 @@ def typical() -> Response:
 
 def save(response: Response, path: Path, camera: str = "") -> None:
     """Write a response curve as JSON: linear light of red, green and blue at equally spaced codes."""
-    from .write import write_text
-
     every = max((len(response.table) - 1) // 512, 1)
     values = {
         "format": FORMAT,

@@ -43,10 +43,9 @@ class Tones:
     """What N frames show at K positions of the reference.
 
     ``stored`` (N, K, 3) are codes in [0, 1] as the files hold them, ``code`` the same stretched from
-    black at 0 to clipping at 1; ``usable`` (N, K, 3) is False outside the
-    frame and on edges; ``even`` (K,) halves the positions by a chequerboard of tiles; ``floor`` (3,)
-    is the code that black was found at, ``ceiling`` (3,) the one that clipping was found at. Tones
-    below ``darkest`` say nothing.
+    black at 0 to clipping at 1; ``usable`` (N, K, 3) is False outside the frame and on edges; ``even``
+    (K,) halves the positions by a chequerboard of tiles; ``floor`` (3,) is the code that black was
+    found at, ``ceiling`` (3,) the one that clipping was found at. Codes below ``darkest`` say nothing.
     """
 
     stored: NDArray[np.float32]
@@ -172,9 +171,8 @@ def _medians(
             continue
         here = order[first:last]
         values = b[here]
-        if max(np.count_nonzero(values >= BRIGHTEST), np.count_nonzero(values <= darkest)) <= CENSORED * len(
-            values
-        ):
+        censored = max(np.count_nonzero(values >= BRIGHTEST), np.count_nonzero(values <= darkest))
+        if censored <= CENSORED * len(values):
             found.append((float(np.median(a[here])), float(np.median(values)), int(last - first)))
     return found
 

@@ -157,14 +157,29 @@ def test_the_reference_is_kept_when_the_pixels_sort(ramp: np.ndarray, tmp_path: 
     assert merge_bracket(paths, MergeOptions(reference="2"))[0].reference.path.name == "c.png"
 
 
-def test_one_missing_exposure_leaves_the_scale_of_the_others(ramp: np.ndarray, tmp_path: Path) -> None:
-    sim = photographed(ramp, typical())
+@pytest.mark.parametrize("missing", [0, 1, 2, 3, 4])
+def test_one_missing_exposure_is_told_on_the_scale_of_the_others(
+    ramp: np.ndarray, tmp_path: Path, missing: int
+) -> None:
+    """Under a curve that is far from typical: the other exposures tell its contrast."""
+    sim = photographed(ramp, CURVE, frames=5, step_ev=1.3)
     paths = write_jpegs(sim, tmp_path)
-    Image.fromarray(sim.frames[2]).save(paths[2], quality=95, subsampling=0)
+    Image.fromarray(sim.frames[missing]).save(paths[missing], quality=95, subsampling=0)
     radiance, report = merge_bracket(paths)
-    assert stops(report) == pytest.approx([-2, 0, 2], abs=0.1)
-    assert radiance.reference.exposure == pytest.approx(sim.shots[1].exposure)
-    assert "IMG_0003.jpg: no exposure" in report.warnings[0]
+    assert stops(report) == pytest.approx([-2.6, -1.3, 0, 1.3, 2.6], abs=0.1)
+    assert radiance.reference.exposure == pytest.approx(sim.shots[2].exposure, rel=0.08)
+    sources = [frame["exposure_source"] for frame in report.to_json()["frames"]]
+    assert [n for n, source in enumerate(sources) if source == "pixels"] == [missing]
+    assert f"{paths[missing].name}: no exposure" in report.warnings[0]
+
+
+def test_one_stated_exposure_gives_the_scale(ramp: np.ndarray, tmp_path: Path) -> None:
+    sim = photographed(ramp, typical())
+    paths = bare(sim, tmp_path)  # a: middle, b: bright, c: dark
+    dark = write_jpegs(sim, tmp_path / "exif")[0]
+    radiance, report = merge_bracket([dark, *paths[:2]])
+    assert stops(report) == pytest.approx([-2, 0, 2], abs=0.3)
+    assert radiance.reference.exposure == pytest.approx(sim.shots[1].exposure, rel=0.25)
 
 
 def test_raw_exposures_are_measured(ramp: np.ndarray, tmp_path: Path) -> None:
@@ -207,6 +222,7 @@ def test_a_lie_is_reported_and_the_user_chooses(ramp: np.ndarray, tmp_path: Path
     seen, report = merge_bracket(paths, MergeOptions(trust="pixels"))
     assert sorted(stops(report)) == pytest.approx([-2, -1, 0, 1, 2], abs=0.2)
     assert "the pixels count" in report.warnings[0]
+    assert [frame["exposure_source"] for frame in report.to_json()["frames"]].count("pixels") == 1
     if not raw:
         assert error(seen.pixels, sim) < 0.06 < error(believed.pixels, sim)
 
