@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,6 @@ def real_row(folder: Path) -> dict[str, Any]:
 
 def _halved(tones: Tones) -> Tones:
     """Return tones whose own chequerboard is halved at random, since they are of one colour of it."""
-    from dataclasses import replace
-
     return replace(tones, even=np.random.default_rng(0).random(len(tones.even)) < 0.5)
 
 

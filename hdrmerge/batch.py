@@ -26,11 +26,10 @@ from .errors import HdrmergeError, OutputError
 from .exposure import Response
 from .fileformat import unreadable
 from .journal import Journal, Origin
-from .pipeline import Loaded, MergeOptions, Report, load_bracket, merge_loaded
+from .pipeline import Loaded, MergeOptions, Report, load_bracket, merge_loaded, write_outputs
 from .pipeline import Progress as StageProgress
-from .tonemap import tonemap
 from .worklist import Task
-from .write import check_target, write, write_preview
+from .write import check_target
 
 Progress = Callable[[str, str, float], None]
 """Called with the name of a set, the stage it is in, and the share [0, 1] of that which is done."""
@@ -206,14 +205,15 @@ class Batch:
         radiance, report = merge_loaded(loaded.pop(), recipe.options_of(task), tell)
         tell("write", 0.0)
         self.journal.begin(task.name, origin, task.outputs)
-        with ThreadPoolExecutor(1) as pool:  # it renders while the result is compressed
-            ev100, shot = radiance.reference.ev100, radiance.reference
-            rendered = [pool.submit(tonemap, radiance.pixels, recipe.operator, ev100=ev100) for _ in pictures]
-            losses = write(
-                radiance, target, compression=recipe.compression, float32=recipe.float32, force=True
-            )
-            for picture, rendering in zip(pictures, rendered, strict=True):
-                write_preview(rendering.result(), picture, shot=shot, force=True)
+        losses = write_outputs(
+            radiance,
+            target,
+            pictures[0] if pictures else None,
+            operator=recipe.operator,
+            compression=recipe.compression,
+            float32=recipe.float32,
+            force=True,
+        )
         found = report.to_json()
         values = {
             **line(task, "merged"),

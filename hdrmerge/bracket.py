@@ -57,6 +57,11 @@ class Shot:
         return exposure(self.exposure_time, self.iso or 100.0, self.f_number or 1.0)
 
     @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height [px] of the picture turned as ``orientation`` says."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+    @property
     def ev100(self) -> float | None:
         """Exposure value at ISO 100 [stops]; larger is a shorter exposure."""
         return None if self.exposure is None else ev100(self.exposure)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,15 +32,14 @@ from .options import (
     Trusted,
     Verbose,
     check_targets,
+    ev100_of,
     numbers,
     response_of,
     target_of,
 )
 
 if TYPE_CHECKING:
-    from .bracket import RadianceMap
     from .pipeline import Report
-    from .render import Codes8
 
 app = typer.Typer(
     cls=Group,
@@ -170,14 +168,12 @@ def merge(
     step = numbers(ev_step, "--ev-step", -15, 15)
     if len(step) > 1:
         raise typer.BadParameter("one number, the same step between all frames", param_hint="--ev-step")
-    ev100 = numbers(None if anchor == "reference" else anchor, "--anchor", -30, 30)
-    if len(ev100) > 1:
-        raise typer.BadParameter("one number, the same for all frames", param_hint="--anchor")
+    ev100 = ev100_of(anchor, "reference")
 
     from .form import StatedExposures
-    from .pipeline import MergeOptions, merge_bracket
+    from .pipeline import MergeOptions, merge_bracket, write_outputs
     from .response import save
-    from .write import RADIANCE_SUFFIXES, write, write_preview
+    from .write import RADIANCE_SUFFIXES
 
     name = f"{frames[0].stem}-{frames[-1].stem}.exr"
     target = target_of(output, frames[0].parent / name, RADIANCE_SUFFIXES)
@@ -192,7 +188,7 @@ def merge(
         exposures=StatedExposures(seconds, stops, step[0] if step else None),
         response=response_of(response),
         trust=trust.value,
-        anchor=ev100[0] if ev100 else None,
+        anchor=ev100,
         align=align.value,
         deghost=deghost.value,
         network=network.value,
@@ -200,11 +196,15 @@ def merge(
     with show_progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
-        with ThreadPoolExecutor(1) as pool:  # it renders while the result is compressed
-            rendered = pool.submit(_render, radiance, operator.value) if preview else None
-            losses = write(radiance, target, compression=compression.value, float32=float32, force=force)
-            if rendered:
-                write_preview(rendered.result(), picture, shot=radiance.reference, force=force)
+        losses = write_outputs(
+            radiance,
+            target,
+            picture if preview else None,
+            operator=operator.value,
+            compression=compression.value,
+            float32=float32,
+            force=force,
+        )
         if save_response:
             save(report.curve, save_response, radiance.reference.camera_model)
         progress("write", 1.0)
@@ -252,21 +252,17 @@ def preview(
     Example: hdrmerge preview sunset.exr -o sunset.png --operator reinhard2002
     """
     from .load import load
+    from .tonemap import tonemap
     from .write import PREVIEW_SUFFIXES, write_preview
 
     targets = [target_of(output, source.with_suffix(".jpg"), PREVIEW_SUFFIXES) for source in radiance_files]
     check_targets(targets, radiance_files, force)
     for source, target in zip(radiance_files, targets, strict=True):
         radiance = load(source)
-        write_preview(_render(radiance, operator.value), target, shot=radiance.reference, force=force)
+        picture = tonemap(radiance.pixels, operator.value, ev100=radiance.reference.ev100)
+        write_preview(picture, target, shot=radiance.reference, force=force)
         if not quiet:
             print(target)
-
-
-def _render(radiance: RadianceMap, operator: str) -> Codes8:
-    from .tonemap import tonemap
-
-    return tonemap(radiance.pixels, operator, ev100=radiance.reference.ev100)
 
 
 def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: list[str]) -> None:

@@ -36,7 +36,7 @@ from .options import (
     Trust,
     Trusted,
     Verbose,
-    numbers,
+    ev100_of,
     response_of,
 )
 
@@ -148,7 +148,7 @@ def batch(
     to_stdout = report_file is not None and str(report_file) == "-"
     if dry_run and report_file and not to_stdout:
         raise typer.BadParameter("--dry-run writes nothing; give --json - for stdout", param_hint="--json")
-    ev100, curve = _ev100_of(anchor), response_of(response)
+    ev100, curve = ev100_of(anchor, "reference", "shared"), response_of(response)
     found = _plan(folders, recursive, gap, per_set, quiet)
     if not found.grouping.sets and not found.unreadable:
         raise BracketError(_nothing(folders, found, recursive))
@@ -229,16 +229,6 @@ def _nothing(paths: Sequence[Path], found: Plan, recursive: bool) -> str:
     return f"{where}: holds no photograph; name another folder{deeper}"
 
 
-def _ev100_of(anchor: str) -> float | None:
-    """Return the EV100 that --anchor states; None where it says how to find one."""
-    if anchor in ("reference", "shared"):
-        return None
-    stated = numbers(anchor, "--anchor", -30, 30)
-    if len(stated) != 1:
-        raise typer.BadParameter("one number, reference or shared", param_hint="--anchor")
-    return stated[0]
-
-
 def _curves(work: Batch, teller: BatchTeller) -> Curves:
     """Return the response curves that sets of one camera share, found now unless they are known."""
     if work.recipe.options.response != "auto":
@@ -270,8 +260,8 @@ def _curves(work: Batch, teller: BatchTeller) -> Curves:
 def _show_plan(work: Batch, found: Plan, as_json: bool) -> None:
     """Print what a batch would do with each set, and what is in none."""
     from .batch import line
-    from .folder import Plan, describe, relative_ev
-    from .group import Found, Grouping
+    from .folder import Plan, describe, frame_lines, relative_ev
+    from .group import Grouping
     from .roll import camera_name
 
     for number, task in enumerate(work.tasks, 1):
@@ -279,16 +269,15 @@ def _show_plan(work: Batch, found: Plan, as_json: bool) -> None:
             status, error = "merge" if work.origin_of(task) else "skip", ""
         except HdrmergeError as reason:
             status, error = "fail", " ".join(str(reason).split())
-        stops = relative_ev(Found(task.shots, task.why))
         if as_json:
-            outputs = [str(path) for path in task.outputs]
-            print(json.dumps({**line(task, status), "ev": stops, "outputs": outputs, "error": error}))
+            said = {"ev": relative_ev(task.shots), "outputs": [str(path) for path in task.outputs]}
+            print(json.dumps({**line(task, status), **said, "error": error}))
             continue
         camera = camera_name(task.shots[0]) if task.shots else ""
         doubt = "" if task.sure else " (not sure: look at them)"
         print(f"set {number}: {', '.join(part for part in (task.name, camera, task.why) if part)}{doubt}")
-        for shot, ev in zip(task.shots, stops, strict=True):
-            print(f"  {'  ?  ' if ev is None else f'{ev:+5.1f}'} EV  {shot.path}")
+        for frame in frame_lines(task.shots):
+            print(frame)
         for file in task.unreadable:
             print(f"  unreadable  {file.path}")
         if error:

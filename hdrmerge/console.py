@@ -186,6 +186,13 @@ def print_verdicts(report: Report) -> None:
         )
     console = Console(stderr=True)
     console.print(table)
+    told = report.response
+    if "verdict" in told:
+        after = told["disagreement_after_ev"]
+        rest = "" if after is None else f", frames disagree by {after:.2f} EV"
+        console.print(
+            f"response curve: {told['name']} ({told['verdict']}){rest}", highlight=False, soft_wrap=True
+        )
     seconds = "  ".join(f"{stage} {value:.2f} s" for stage, value in report.seconds.items())
     console.print(
         f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False, soft_wrap=True

@@ -69,7 +69,7 @@ class Plan:
                     "name": found.name,
                     "files": [str(shot.path) for shot in found.shots],
                     "camera": camera_name(found.shots[0]),
-                    "ev": relative_ev(found),
+                    "ev": relative_ev(found.shots),
                     "why": found.why,
                     "sure": found.sure,
                 }
@@ -116,8 +116,7 @@ def describe(found: Plan) -> list[str]:
         camera = camera_name(one.shots[0])
         doubt = "" if one.sure else " (not sure: look at them)"
         lines.append(f"set {number}: {one.name}{', ' if camera else ''}{camera}, {one.why}{doubt}")
-        for shot, ev in zip(one.shots, relative_ev(one), strict=True):
-            lines.append(f"  {'  ?  ' if ev is None else f'{ev:+5.1f}'} EV  {shot.path}")
+        lines += frame_lines(one.shots)
     if found.grouping.left_out:
         lines.append("in no set:")
         lines += [f"  {left.path}: {left.reason}" for left in found.grouping.left_out]
@@ -127,11 +126,19 @@ def describe(found: Plan) -> list[str]:
     return lines
 
 
-def relative_ev(found: Found) -> list[float | None]:
+def frame_lines(shots: Sequence[Shot]) -> list[str]:
+    """Return a line for each shot of a set: its exposure relative to the middle one, and its file."""
+    return [
+        f"  {'  ?  ' if ev is None else f'{ev:+5.1f}'} EV  {shot.path}"
+        for shot, ev in zip(shots, relative_ev(shots), strict=True)
+    ]
+
+
+def relative_ev(shots: Sequence[Shot]) -> list[float | None]:
     """Return each exposure relative to the set's middle one [stops], larger is brighter."""
-    known = [shot.ev100 for shot in found.shots if shot.ev100 is not None]
+    known = [shot.ev100 for shot in shots if shot.ev100 is not None]
     middle = median_high(known) if known else 0.0  # the shorter of two
-    return [None if shot.ev100 is None else round(middle - shot.ev100, 2) + 0.0 for shot in found.shots]
+    return [None if shot.ev100 is None else round(middle - shot.ev100, 2) + 0.0 for shot in shots]
 
 
 # --- the files ------------------------------------------------------------------------------------

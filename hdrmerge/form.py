@@ -91,14 +91,10 @@ def _refuse_twice_the_same(shots: Sequence[Shot]) -> None:
 
 
 def _refuse_mixed_sizes(shots: Sequence[Shot]) -> None:
-    def upright(shot: Shot) -> tuple[int, int]:
-        turned = shot.orientation >= 5
-        return (shot.height, shot.width) if turned else (shot.width, shot.height)
-
-    usual = Counter(upright(shot) for shot in shots).most_common(1)[0][0]
+    usual = Counter(shot.upright_size for shot in shots).most_common(1)[0][0]
     for shot in shots:
-        if upright(shot) != usual:
-            width, height = upright(shot)
+        if shot.upright_size != usual:
+            width, height = shot.upright_size
             raise BracketError(
                 f"{shot.path}: {width} x {height} px, the others {usual[0]} x {usual[1]}; "
                 "merge frames of one size and orientation"

@@ -32,7 +32,6 @@ from .judge import (
     same_optics,
     shortest_pause,
     summary,
-    upright,
 )
 from .leftover import reasons
 from .roll import is_raw, name_parts, natural, one_roll, rolls
@@ -258,7 +257,7 @@ def _runs(slots: list[Take | Path], gap: float | None) -> list[list[Take | Path]
     for slot in slots:
         if isinstance(slot, Take):
             paused = last is not None and gap is not None and shortest_pause(last, slot) > gap
-            if last is not None and (paused or upright(last.shot) != upright(slot.shot)):
+            if last is not None and (paused or last.shot.upright_size != slot.shot.upright_size):
                 runs.append([])
             last = slot
         runs[-1].append(slot)
@@ -291,7 +290,7 @@ def _lone_set(shots: Sequence[Shot], gap: float | None) -> tuple[Found, list[Lef
     metered one by one. Where exposures are missing, a handful of one size is enough.
     """
     takes = one_roll(shots)
-    if takes is None or not 2 <= len(takes) <= MOST or len({upright(shot) for shot in shots}) > 1:
+    if takes is None or not 2 <= len(takes) <= MOST or len({shot.upright_size for shot in shots}) > 1:
         return None
     slowest = max(shortest_pause(a, b) for a, b in pairwise(takes))
     if slowest > (_LONE_PAUSE if gap is None else gap):

@@ -243,14 +243,9 @@ def _balanced(lights: Sequence[float]) -> bool:
     return _one_way(lights) or len(lights) - 1 == 2 * below
 
 
-def upright(shot: Shot) -> tuple[int, int]:
-    """Return width and height [px] as the picture is seen."""
-    return (shot.height, shot.width) if shot.orientation >= 5 else (shot.width, shot.height)
-
-
 def same_optics(a: Shot, b: Shot) -> bool:
     """Tell whether two shots have one size, lens and focal length."""
-    if upright(a) != upright(b) or a.lens != b.lens:
+    if a.upright_size != b.upright_size or a.lens != b.lens:
         return False
     if a.focal_length is None or b.focal_length is None:
         return a.focal_length == b.focal_length

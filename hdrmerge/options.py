@@ -126,6 +126,16 @@ def numbers(text: str | None, option: str, low: float, high: float) -> tuple[flo
     return tuple(values)
 
 
+def ev100_of(anchor: str, *words: str) -> float | None:
+    """Return the EV100 that ``--anchor`` states, None for one of the ``words`` that it may be instead."""
+    if anchor in words:
+        return None
+    stated = numbers(anchor, "--anchor", -30, 30)
+    if len(stated) != 1:
+        raise typer.BadParameter(f"one number, or {' or '.join(words)}", param_hint="--anchor")
+    return stated[0]
+
+
 def response_of(choice: str) -> str | Response:
     """Return what ``--response`` means: auto, the name of a curve, or the curve in a file."""
     from .response import NAMED, load, typical

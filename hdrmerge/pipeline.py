@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from .align import Alignment, Model, align
 from .blank import leave_out_blanks
 from .bracket import Bracket, Frame, RadianceMap, Shot
 from .calibrate import Trust, calibrate, evidence_of
+from .curvefit import Evidence
 from .deghost import Ghosts, deghost, tolerance
 from .errors import BracketError, ExposureError, HdrmergeError
 from .exposure import Response
@@ -26,6 +28,8 @@ from .metadata import read_shot
 from .proxy import Proxy, shrink
 from .read import read_frame
 from .response import find_response
+from .tonemap import tonemap
+from .write import write, write_preview
 
 SPOOL_BEYOND = 400e6
 """[bytes] decoded frames together may take this much memory; beyond it they wait in a temporary file."""
@@ -206,15 +210,41 @@ def merge_loaded(
     return radiance, report
 
 
+def write_outputs(
+    radiance: RadianceMap,
+    target: Path,
+    picture: Path | None = None,
+    *,
+    operator: str = "durand2002",
+    compression: str = "zip",
+    float32: bool = False,
+    force: bool = False,
+) -> list[str]:
+    """Write a radiance map and, if named, its tone-mapped ``picture``; return warnings.
+
+    The picture is rendered while the map is compressed. The options are those of `write.write` and
+    `tonemap.tonemap`.
+    """
+    reference = radiance.reference
+    with ThreadPoolExecutor(1) as pool:
+        rendered = pool.submit(tonemap, radiance.pixels, operator, ev100=reference.ev100) if picture else None
+        losses = write(radiance, target, compression=compression, float32=float32, force=force)
+        if picture and rendered:
+            write_preview(rendered.result(), picture, shot=reference, force=force)
+    return losses
+
+
 def shared_response(
     brackets: Sequence[Sequence[str | os.PathLike[str]]], options: MergeOptions | None = None
 ) -> Response | None:
     """Find one response curve from several brackets of a camera, None if they do not tell.
 
-    Brackets that cannot be read, state no exposures or hold linear files are passed over.
+    Brackets that cannot be read, state no exposures, hold linear files or have another colour profile
+    than the first are passed over.
     """
     options = replace(options or MergeOptions(), response="auto")
-    evidence, given = [], None
+    evidence: list[Evidence] = []
+    given: Response | None = None
     for paths in brackets:
         try:
             loaded = load_bracket(paths, options)
@@ -222,9 +252,10 @@ def shared_response(
             continue
         alignments = align(loaded.proxies, loaded.bracket.reference, options.align)
         found = evidence_of(loaded.bracket, loaded.proxies, alignments)
-        if found is not None:
+        curve = loaded.bracket.reference_frame.response
+        if found is not None and (given is None or np.array_equal(given.table, curve.table)):
             evidence.append(found)
-            given = given or loaded.bracket.reference_frame.response
+            given = curve
     return None if given is None else find_response(evidence, given).response
 
 

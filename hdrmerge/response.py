@@ -149,9 +149,14 @@ def _without_movers(brackets: Sequence[Evidence], found: Solution, curve: Respon
 
 
 def _response(solution: Solution, brackets: Sequence[Evidence]) -> Response:
-    """Return the response of a solution; black level and clipping as found in the first bracket."""
-    tones = brackets[0].tones
-    return response_of(solution.deviation, tones.floor, tones.ceiling)
+    return response_of(solution.deviation, *_limits(brackets))
+
+
+def _limits(brackets: Sequence[Evidence]) -> tuple[list[float], list[float]]:
+    """Return the codes of black and of clipping in each channel, as most brackets show them."""
+    floors = np.median([bracket.tones.floor for bracket in brackets], axis=0)
+    ceilings = np.median([bracket.tones.ceiling for bracket in brackets], axis=0)
+    return floors.tolist(), ceilings.tolist()
 
 
 def response_of(
@@ -181,12 +186,12 @@ NAMED = ("srgb", "gamma2.2", "linear", "camera")
 
 def _limited(given: Response, brackets: Sequence[Evidence]) -> Response | None:
     """Return the given curve between the black and the clipping that were found, None if they are its own."""
-    tones = brackets[0].tones
-    if not any(tones.floor) and all(white == 1.0 for white in tones.ceiling):
+    floors, ceilings = _limits(brackets)
+    if not any(floors) and all(white == 1.0 for white in ceilings):
         return None
     knots = np.linspace(0.0, 1.0, len(given.table))
-    dark = [np.interp(black, knots, given.table[:, c]) for c, black in enumerate(tones.floor)]
-    light = [np.interp(white, knots, given.table[:, c]) for c, white in enumerate(tones.ceiling)]
+    dark = [np.interp(black, knots, given.table[:, c]) for c, black in enumerate(floors)]
+    light = [np.interp(white, knots, given.table[:, c]) for c, white in enumerate(ceilings)]
     stretched = (given.table - np.array(dark)) / (np.array(light) - np.array(dark))
     return Response(given.name, np.clip(stretched, 0.0, 1.0).astype(np.float32))
 

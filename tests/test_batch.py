@@ -314,7 +314,7 @@ def test_pixels_are_freed_before_the_result_is_written(
         left.append(len(stages.alive))
         raise InputError("enough seen; go")
 
-    monkeypatch.setattr(module, "write", write)
+    monkeypatch.setattr(module, "write_outputs", write)
     run(make_tasks(tmp_path, "a"), tmp_path)
     assert left == [0]
 

@@ -17,7 +17,6 @@ from made_card import ORDERS, made_card
 from hdrmerge.bracket import Shot
 from hdrmerge.errors import BracketError
 from hdrmerge.group import Grouping, find_brackets
-from hdrmerge.judge import upright
 
 NOON = datetime(2024, 6, 1, 12, 0, 0, 50_000)
 
@@ -200,7 +199,7 @@ def test_whatever_the_shots_each_has_its_place(
     check_complete(found, shots)
     for one in found.sets:
         assert len(one.shots) == (per_set or len(one.shots)) >= 2
-        assert len({upright(shot) for shot in one.shots}) == 1
+        assert len({shot.upright_size for shot in one.shots}) == 1
 
 
 # --- what is left out -----------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from hdrmerge.judge import (
     same_optics,
     shortest_pause,
     summary,
-    upright,
 )
 
 
@@ -187,7 +186,7 @@ def test_the_whole_explains_more_than_its_parts() -> None:
 
 def test_optics() -> None:
     upside = take(0, orientation=6).shot
-    assert upright(upside) == (40, 60)
+    assert upside.upright_size == (40, 60)
     assert not same_optics(upside, take(0).shot)
     assert same_optics(take(0, focal_length=24.0).shot, take(0, focal_length=24.2).shot)
     assert not same_optics(take(0, focal_length=24.0).shot, take(0, focal_length=35.0).shot)
