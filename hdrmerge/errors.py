@@ -4,6 +4,7 @@
     |-- InputError           a file that cannot be used: missing, truncated, not an image
     |-- ExposureError        exposures that are missing, unusable or contradict each other
     |-- BracketError         files that are fine one by one and do not form a bracket
+    |-- NetworkError         weights that are missing or damaged, no engine to run them, too little memory
     `-- OutputError          a target that cannot be written, or exists already
 
 Every message names the file, what was found, and what to do about it. Anything else that escapes
@@ -27,6 +28,10 @@ class ExposureError(HdrmergeError):
 
 class BracketError(HdrmergeError):
     """The files do not form one bracket."""
+
+
+class NetworkError(HdrmergeError):
+    """A network cannot be found, trusted, or run on this machine."""
 
 
 class OutputError(HdrmergeError):

@@ -1,0 +1,59 @@
+"""The trained networks, one row each; the file of an architecture is imported when it is built.
+
+A row names a weights file and its checksum; everything else about it stands in the file itself
+(`weights.read_card`). Adding a network: one file here with ``build(config)``, one row, one weights file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ..errors import NetworkError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Network:
+    """A released network. ``sha256`` is that of the file in hexadecimal, empty before the first release."""
+
+    name: str
+    task: Literal["merge", "expand", "video"]
+    file: str
+    sha256: str
+    summary: str
+    licence: str = "Apache-2.0"
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            name="trust",
+            task="merge",
+            file="trust.onnx",
+            sha256="",
+            summary="tells how far each frame can be trusted at each pixel, and fills what none shows",
+        ),
+    )
+}
+
+
+def build(architecture: str, config: Mapping[str, Any]) -> torch.nn.Module:
+    """Build an untrained network: ``build(config)`` of ``hdrmerge.networks.<architecture>``."""
+    module = f"{__name__}.{architecture}"
+    if not architecture.isidentifier():
+        raise NetworkError(f"{architecture!r} names no architecture; use a weights file made by hdrmerge")
+    try:
+        builder = import_module(module).build
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != module:
+            raise
+        raise NetworkError(
+            f"architecture {architecture!r} is unknown to this version; update hdrmerge"
+        ) from error
+    return cast("torch.nn.Module", builder(config))
