@@ -1,0 +1,1 @@
+"""Only needed to learn: the training camera, examples, losses and the loop."""
