@@ -65,6 +65,16 @@ def mu_law(radiance: Float, mu: float = MU) -> Float:
     return np.asarray(np.log1p(mu * positive) / math.log1p(mu), dtype=np.float32)
 
 
+def mu_law_inverse(code: Float, mu: float = MU) -> Float:
+    """Return the radiance of a mu-law code, the inverse of `mu_law`; negative codes are taken as 0.
+
+    >>> float(mu_law_inverse(mu_law(np.float32([2.0])))[0])
+    2.0
+    """
+    positive = np.maximum(code, np.float32(0.0))
+    return np.asarray(np.expm1(positive * np.float32(math.log1p(mu))) / np.float32(mu), dtype=np.float32)
+
+
 def smoothstep(low: float, high: float, x: Float) -> Float:
     """Return the cubic step that is 0 at ``low``, 1 at ``high``; ``low > high`` gives a falling step.
 

@@ -65,7 +65,7 @@ def perspective_view(
     seen = _in_log(
         around, lambda log: cv2.remap(log, *where, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     )
-    return _resized(seen, size)
+    return resized(seen, size)
 
 
 def ramp_scene(
@@ -111,7 +111,7 @@ def _in_log(scene: Float, interpolate: Callable[[Float], Array]) -> Float:
     )
 
 
-def _resized(scene: Float, shape: tuple[int, int]) -> Float:
+def resized(scene: Float, shape: tuple[int, int]) -> Float:
     size = shape[1], shape[0]
     if scene.shape[0] >= shape[0] and scene.shape[1] >= shape[1]:
         return np.asarray(cv2.resize(scene, size, interpolation=cv2.INTER_AREA))
@@ -187,7 +187,7 @@ def random_mover(
     samples = max(round(diameter * OVERSAMPLE), 8)
     window = max(int(min(scene.shape[:2]) * rng.uniform(0.15, 0.5)), 2)
     top, left = (int(rng.integers(length - window + 1)) for length in scene.shape[:2])
-    radiance = _resized(scene[top : top + window, left : left + window], (samples, samples))
+    radiance = resized(scene[top : top + window, left : left + window], (samples, samples))
     speed, direction = rng.uniform(0.05, 0.5) * diameter / 0.1, rng.uniform(0, 2 * math.pi)
     velocity = speed * np.array([math.cos(direction), math.sin(direction)])  # [px/s]
     duration = np.array([shot.exposure_time or 0.0 for shot in shots])
@@ -254,7 +254,7 @@ class _Canvas:
         zoom = min(height / self.shape[0], width / self.shape[1])
         rows, columns = (max(round(length * zoom), 1) for length in self.shape)
         top, left = (height - rows) // 2, (width - columns) // 2
-        return _resized(scene[top : top + rows, left : left + columns], self.shape)
+        return resized(scene[top : top + rows, left : left + columns], self.shape)
 
     def photograph(self, canvas: Float, matrix: Matrix) -> Float:
         """Return the radiance (H, W, C) that the pixels of one frame see."""
