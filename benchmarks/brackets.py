@@ -23,7 +23,7 @@ CHOICES = {"altexp_bride": slice(0, 2), "bif_sony": slice(10, 15), "musil_horse"
 """The files that are one bracket, of those in the folder."""
 
 
-def merge(folder: Path, out: Path) -> dict[str, object]:
+def merge(folder: Path, out: Path, network: str | None) -> dict[str, object]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     files = files[CHOICES.get(folder.name, slice(None))]
     if len(files) < 2:
@@ -31,6 +31,8 @@ def merge(folder: Path, out: Path) -> dict[str, object]:
     report = out / f"{folder.name}.json"
     command = [sys.executable, "-c", "from hdrmerge.cli import app; app()", "merge", *map(str, files)]
     command += ["-o", str(out / f"{folder.name}.exr"), "--json", str(report), "--force", "-q"]
+    command += ["--ghost-map", str(out / f"{folder.name}.ghosts.png")]
+    command += ["--network", network] if network else []
     start = time.perf_counter()
     run = subprocess.run([*command, *FLAGS.get(folder.name, [])], capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -46,6 +48,7 @@ def merge(folder: Path, out: Path) -> dict[str, object]:
         "response": values["response"].get("verdict", ""),
         "disagreement": values["response"].get("disagreement_after_ev"),
         "clipped": f"{values['clipped_share']:.2%}",
+        "judged": f"{values['seconds']['deghost']:.2f}",
         "seconds": f"{seconds:.1f}",
         "warnings": values["warnings"],
     }
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", help="names of sets")
+    parser.add_argument("--network", help="a name, a weights file, or none")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for folder in sorted(path for path in options.folder.iterdir() if path.is_dir()):
@@ -63,7 +67,7 @@ def main() -> None:
             continue
         print(
             f"{folder.name:18s}",
-            *(f"{key} {value}" for key, value in merge(folder, options.out).items()),
+            *(f"{key} {value}" for key, value in merge(folder, options.out, options.network).items()),
             sep="  ",
         )
 

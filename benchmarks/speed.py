@@ -41,6 +41,7 @@ def commands(frames: list[str], out: Path) -> dict[str, list[str]]:
     table = {
         "hdrmerge": [*merge, "-o", str(out / "a.exr")],
         "hdrmerge --no-preview": [*merge, "-o", str(out / "b.exr"), "--no-preview"],
+        "hdrmerge --network none": [*merge, "-o", str(out / "b.exr"), "--network", "none"],
         "opencv MTB + Debevec": [sys.executable, "-c", OPENCV, str(out / "c"), *frames],
     }
     if shutil.which("luminance-hdr-cli"):

@@ -26,7 +26,7 @@ from .errors import HdrmergeError, OutputError
 from .exposure import Response
 from .fileformat import unreadable
 from .journal import Journal, Origin
-from .pipeline import Loaded, MergeOptions, Report, load_bracket, merge_loaded, write_outputs
+from .pipeline import DEFAULT_NETWORK, Loaded, MergeOptions, Report, load_bracket, merge_loaded, write_outputs
 from .pipeline import Progress as StageProgress
 from .worklist import Task
 from .write import check_target
@@ -57,7 +57,8 @@ class Recipe:
 
     def settings_of(self, task: Task) -> dict[str, str]:
         """Return all that has a say in the bytes of the outputs, by name of the option."""
-        said = {field.name: _said(getattr(self.options, field.name)) for field in fields(self.options)}
+        options = replace(self.options, network=self.options.network or DEFAULT_NETWORK)
+        said = {field.name: _said(getattr(options, field.name)) for field in fields(options)}
         if task.name in self.curves:
             said["response"] = self.curves[task.name][1]
         return said | {
@@ -69,7 +70,8 @@ class Recipe:
 
     def curve_settings(self) -> dict[str, str]:
         """Return what has a say in the response curve of a camera."""
-        names = {field.name for field in fields(self.options)} - {"deghost", "network", "anchor", "response"}
+        judging = {"deghost", "network", "device", "precision"}
+        names = {field.name for field in fields(self.options)} - judging - {"anchor", "response"}
         return {name: _said(getattr(self.options, name)) for name in sorted(names)}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .exposure import Array, Float, Mask, NoiseModel, Response, ev100, exposure
 
@@ -134,7 +135,8 @@ class RadianceMap:
 
     ``pixels`` (H, W, 3) float32, linear Rec. 709, 1.0 where the reference frame clips; not limited
     above. ``valid`` (H, W) is False where no frame recorded the scene, because all were clipped.
-    ``reference`` is the shot whose metadata the output files carry.
+    ``reference`` is the shot whose metadata the output files carry. ``distrust`` (h, w) uint8, block
+    averages as in `proxy.Proxy`, is how far frames other than the reference were distrusted: 255 is all.
     """
 
     pixels: Float
@@ -142,3 +144,16 @@ class RadianceMap:
     reference: Shot
     inputs: Sequence[Shot] = ()
     settings: str = ""
+    distrust: NDArray[np.uint8] | None = None
+
+    def ghost_map(self) -> NDArray[np.uint8]:
+        """Return ``distrust`` as a grey picture (H, W, 3) of the result's size."""
+        height, width = self.pixels.shape[:2]
+        if self.distrust is None:
+            return np.zeros((height, width, 3), np.uint8)
+        factor = height // self.distrust.shape[0]
+        rows, columns = (
+            np.minimum(np.arange(n) // factor, m - 1)
+            for n, m in ((height, self.distrust.shape[0]), (width, self.distrust.shape[1]))
+        )
+        return np.repeat(self.distrust[rows][:, columns, None], 3, axis=2)

@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_folder
+from . import __version__, cli_evaluate, cli_folder, cli_networks, cli_train
 from .console import Group, claim_streams, print_verdicts, say, show_progress
 from .options import (
     Align,
     Alignment,
+    Arithmetic,
     Compression,
     Curve,
     Deghost,
     Deghosting,
+    Device,
     ExrCompression,
     Float32,
     Force,
-    Merger,
     Network,
     Operator,
+    Precision,
     Preview,
     Quiet,
     Reference,
@@ -32,7 +34,9 @@ from .options import (
     Trusted,
     Verbose,
     check_targets,
+    device_of,
     ev100_of,
+    network_of,
     numbers,
     response_of,
     target_of,
@@ -137,11 +141,22 @@ def merge(
     ] = "reference",
     align: Alignment = Align.homography,
     deghost: Deghosting = Deghost.auto,
-    network: Merger = Network.none,
+    network: Network = None,
+    device: Device = "auto",
+    precision: Arithmetic = Precision.auto,
     compression: ExrCompression = Compression.zip,
     float32: Float32 = False,
     preview: Preview = True,
     operator: Operator = ToneCurve.durand2002,
+    ghost_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="A picture of where frames were distrusted: white is the reference alone.",
+            show_default=False,
+        ),
+    ] = None,
     report_file: Annotated[
         Path | None,
         typer.Option(
@@ -179,6 +194,7 @@ def merge(
     target = target_of(output, frames[0].parent / name, RADIANCE_SUFFIXES)
     picture = target.with_suffix(".jpg")
     outputs = [target, picture] if preview else [target]
+    outputs += [ghost_map] if ghost_map else []
     to_stdout = report_file is not None and str(report_file) == "-"
     kept = [save_response] if save_response else []
     kept += [report_file] if report_file and not to_stdout else []
@@ -191,7 +207,9 @@ def merge(
         anchor=ev100,
         align=align.value,
         deghost=deghost.value,
-        network=network.value,
+        network=network_of(network),
+        device=device_of(device),
+        precision=precision.value,
     )
     with show_progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
@@ -200,6 +218,7 @@ def merge(
             radiance,
             target,
             picture if preview else None,
+            ghost_map=ghost_map,
             operator=operator.value,
             compression=compression.value,
             float32=float32,
@@ -279,3 +298,6 @@ def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: 
 
 app.command(no_args_is_help=True)(cli_folder.inspect)
 app.command(no_args_is_help=True)(cli_folder.batch)
+app.command()(cli_networks.networks)
+app.command(no_args_is_help=True)(cli_evaluate.evaluate)
+app.add_typer(cli_train.app, name="train")

@@ -17,18 +17,20 @@ from .errors import BracketError, HdrmergeError, OutputError
 from .options import (
     Align,
     Alignment,
+    Arithmetic,
     Compression,
     Curve,
     Deghost,
     Deghosting,
+    Device,
     ExrCompression,
     Float32,
     Format,
     Gap,
-    Merger,
     Network,
     Operator,
     PerSet,
+    Precision,
     Preview,
     Quiet,
     Recursive,
@@ -36,7 +38,9 @@ from .options import (
     Trust,
     Trusted,
     Verbose,
+    device_of,
     ev100_of,
+    network_of,
     response_of,
 )
 
@@ -115,7 +119,9 @@ def batch(
     trust: Trust = Trusted.exif,
     align: Alignment = Align.homography,
     deghost: Deghosting = Deghost.auto,
-    network: Merger = Network.none,
+    network: Network = None,
+    device: Device = "auto",
+    precision: Arithmetic = Precision.auto,
     form: Annotated[Format, typer.Option("--format", help="Of the merged files.")] = Format.exr,
     compression: ExrCompression = Compression.zip,
     float32: Float32 = False,
@@ -173,7 +179,9 @@ def batch(
         anchor=ev100,
         align=align.value,
         deghost=deghost.value,
-        network=network.value,
+        network=network_of(network),
+        device=device_of(device),
+        precision=precision.value,
     )
     recipe = Recipe(options, compression.value, float32, operator.value)
     work = Batch(tasks, recipe, journal, photographs_of(found), force)

@@ -19,7 +19,8 @@ import numpy as np
 from .exposure import Array, Float, Mask
 from .sight import View, Yardstick
 
-BETTER = 0.4  # of the deviation in place: what must be left of it over there
+BETTER = 0.6  # of the deviation in place: what must be left of it over there
+WINDOW, HOLES = 5, 9  # [px] over which deviations are compared; largest holes that are filled
 LEAST = 0.25  # [px] a shorter way is none
 FARTHEST = 128  # [px] a longer way is not searched
 CELLS = (96, 40)  # [px] pieces in which ghosts are searched for
@@ -60,9 +61,12 @@ def _tried(
     """Return the view after a drift, its deviation, and where that is better."""
     moved = view.drifted(drift)
     there = known.deviation(moved)
-    better = ghost & moved.inside & moved.usable & (there < BETTER * deviation)
-    better &= np.hypot(drift[..., 0], drift[..., 1]) > LEAST
-    return moved, there, cv2.medianBlur(better.view(np.uint8), 5).view(np.bool_) & moved.inside & ghost
+    around = (WINDOW, WINDOW)
+    better = cv2.blur(there, around) < BETTER * cv2.blur(deviation, around)
+    better &= ghost & moved.inside & (np.hypot(drift[..., 0], drift[..., 1]) > LEAST)
+    better = cv2.morphologyEx(better.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    better = cv2.morphologyEx(better, cv2.MORPH_CLOSE, np.ones((HOLES, HOLES), np.uint8))
+    return moved, there, better.view(np.bool_) & moved.inside & ghost
 
 
 def _searched(known: Array, seen: Array, ghost: Mask, cell: int) -> Float | None:

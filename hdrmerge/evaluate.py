@@ -133,7 +133,7 @@ class Evaluation:
             "seconds_per_megapixel": sum(outcome.work for outcome in outcomes) / megapixels
             if method != REFERENCE
             else math.nan,
-            "network_seconds": mean(outcome.seconds.get("entrust", math.nan) for outcome in outcomes),
+            "judging_seconds": mean(outcome.seconds.get("deghost", math.nan) for outcome in outcomes),
             "device": "cpu" if method in (REFERENCE, PLAIN, CLASSICAL) else self.device,
             "cases": len(self.cases),
         }

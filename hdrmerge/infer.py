@@ -35,7 +35,7 @@ BYTES_PER_PIXEL = 1600
 at full resolution was seen to take in onnxruntime."""
 
 SMALLEST_TILE = 64  # [px]: the halo costs more than the tile long before
-CPU_MEMORY = 512 * 2**20
+CPU_MEMORY = 700 * 2**20
 """What a window takes on the CPU [bytes], though more be free: a merge is to stay near a gigabyte."""
 UNKNOWN_MEMORY = 2 * CPU_MEMORY  # [bytes] free where the system does not tell
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from .align import Alignment
 from .bracket import Bracket, Frame
-from .deghost import Trust
-from .exposure import Array, Float, Mask, smoothstep
+from .deghost import Ghosts, Trust
+from .exposure import Array, Float, Mask, mu_law, mu_law_inverse, smoothstep
 from .proxy import from_blocks
 
 STRIP, TILE = 128, 512  # rows and columns worked on at a time: a tile's planes fit the cache
@@ -36,6 +36,8 @@ DOUBTFUL, CERTAIN = 0.985, 0.997  # linear level where a channel begins to count
 LAST_RESORT = 1e-6  # weight of the shortest trusted frame where all are clipped
 MAYBE_CLIPPED, SURELY_CLIPPED = 1.8, 3.0  # signal that a shorter frame predicts where this one nearly clips
 OVERSHOOT = 0.2  # cubic resampling may leave the bilinear value by this share
+EDGE = 1e-3  # [px] beyond a frame's border that is rounding
+TEAR = 1.0  # [proxy px] by which neighbours that drift together differ at most
 DISTRUST = 0.02  # trust below this is none at all
 
 Matrix = NDArray[np.float64]
@@ -44,16 +46,19 @@ Matrix = NDArray[np.float64]
 def merge(
     bracket: Bracket,
     alignments: Sequence[Alignment],
-    trust: Sequence[Trust | None],
+    ghosts: Ghosts,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Float, Mask]:
     """Return radiance (H, W, 3), linear Rec. 709 with 1.0 = reference white, and validity (H, W).
 
     ``progress`` is called with the share of rows done, from several threads.
     """
+    drifts = ghosts.drift or [None] * len(bracket.frames)
     frames = [
-        _Input.of(frame, bracket.reference_frame, alignment, belief)
-        for frame, alignment, belief in zip(bracket.frames, alignments, trust, strict=True)
+        _Input.of(frame, bracket.reference_frame, alignment, belief, drift)
+        for frame, alignment, belief, drift in zip(
+            bracket.frames, alignments, ghosts.trust, drifts, strict=True
+        )
         if alignment.used
     ]
     height, width = bracket.reference_frame.height, bracket.reference_frame.width
@@ -68,7 +73,8 @@ def merge(
         for left in range(0, width, TILE):
             right = min(left + TILE, width)
             signals = [strip.tile(left, right) for strip in strips]
-            planes, ok = _combine(frames, signals, to_rec709)
+            change = _upsampled(ghosts.correction, height, (top, bottom, left, right))
+            planes, ok = _combine(frames, signals, to_rec709, change)
             cv2.merge(planes, dst=radiance[top:bottom, left:right])
             valid[top:bottom, left:right] = ok
         if progress:
@@ -78,6 +84,40 @@ def merge(
         for _ in pool.map(work, starts):
             pass
     return radiance, valid
+
+
+def _upsampled(
+    plane: Array | None,
+    height: int,
+    tile: tuple[int, int, int, int],
+    interpolation: int = cv2.INTER_LINEAR,
+    ordinary: int = 0,
+) -> Array | None:
+    """Return rows ``top:bottom``, columns ``left:right`` of a proxy's plane at full size, bilinear.
+
+    None where all of it has the ``ordinary`` value.
+    """
+    if plane is None:
+        return None
+    (top, bottom, left, right), factor = tile, height // plane.shape[0]
+    patch = plane[max(top // factor - 1, 0) : bottom // factor + 2]
+    if (patch[:, max(left // factor - 1, 0) : right // factor + 2] == ordinary).all():
+        return None
+    corner = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+    inward = (np.linalg.inv(from_blocks(factor)) @ corner)[:2]
+    flags, size = interpolation | cv2.WARP_INVERSE_MAP, (right - left, bottom - top)
+    return np.asarray(cv2.warpAffine(plane, inward, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _torn(drift: Float) -> NDArray[np.uint8]:
+    """Return where neighbours drift apart, (h, w): between what moved and what did not is no halfway."""
+    spread = cv2.morphologyEx(drift, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    return np.asarray(spread.max(axis=2) > TEAR, np.uint8)
+
+
+def fade_of(frame: Frame) -> tuple[float, float]:
+    """Return the linear levels, over the clipping level, between which a frame's weight fades to zero."""
+    return FADE_RAW if frame.response.is_linear else FADE_DEVELOPED
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +137,16 @@ class _Input:
     electrons: float  # counted for the same light, relative to the reference
     matrix: Matrix | None  # reference pixel -> frame pixel; None = identity
     trust: Trust | None
+    drift: Float | None  # (h, w, 2) [proxy px], how far away it shows what the reference shows
+    torn: NDArray[np.uint8] | None  # (h, w) where neighbours drift apart
     recolour: Float | None  # to the reference's linear colours; None = they are the same
     is_reference: bool
     fade: tuple[float, float]  # linear levels between which the weight fades to zero
 
     @classmethod
-    def of(cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None) -> _Input:
+    def of(
+        cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None, drift: Float | None
+    ) -> _Input:
         recolour = np.linalg.solve(reference.to_rec709.astype(np.float64), frame.to_rec709)
         return cls(
             frame,
@@ -110,33 +154,58 @@ class _Input:
             frame.exposure / frame.noise.photon / (reference.exposure / reference.noise.photon),
             None if alignment.is_identity else alignment.matrix,
             trust,
+            drift,
+            None if drift is None else _torn(drift),
             None if np.allclose(recolour, np.eye(3), atol=1e-4) else recolour.astype(np.float32),
             frame is reference,
-            FADE_RAW if frame.response.is_linear else FADE_DEVELOPED,
+            fade_of(frame),
         )
 
     def strip(self, top: int, bottom: int, width: int) -> _Strip:
         """Fetch the codes that rows ``top:bottom`` of the reference are made from."""
         first, last = top, bottom
-        if self.matrix is not None:
-            edge = np.array([[x, y] for y in (top, bottom) for x in np.linspace(0, width, 9)], np.float64)
-            rows = cv2.perspectiveTransform(edge[:, None], self.matrix)[:, 0, 1]
+        (left, right), (up, down) = self._drift_reach(top, bottom)
+        if self.matrix is not None or up < down:
+            across = np.linspace(left, width + right, 9)
+            edge = np.array([[x, y] for y in (top + up, bottom + down) for x in across], np.float64)
+            matrix = np.eye(3) if self.matrix is None else self.matrix
+            rows = cv2.perspectiveTransform(edge[:, None], matrix)[:, 0, 1]
             first = int(np.clip(np.floor(rows.min()) - 3, 0, self.frame.height - 1))
             last = int(np.clip(np.ceil(rows.max()) + 4, first + 1, self.frame.height))
         return _Strip(self, top, bottom, first, self.frame.codes[first:last])
+
+    def _drift_reach(self, top: int, bottom: int) -> list[tuple[float, float]]:
+        """Return how far rows ``top:bottom`` look for what moved [px]: left (<= 0) and right; up and down."""
+        if self.drift is None:
+            return [(0.0, 0.0)] * 2
+        factor = self.frame.height // len(self.drift)
+        ways = self.drift[max(top // factor - 1, 0) : bottom // factor + 2]
+        return [
+            (min(float(way.min()), 0.0) * factor, max(float(way.max()), 0.0) * factor)
+            for way in (ways[..., 0], ways[..., 1])
+        ]
+
+    def drifted(self, top: int, bottom: int, left: int, right: int) -> Float | None:
+        """Return the drift (h, w, 2) [px] of a tile at full size, None where nothing is followed."""
+        if self.drift is None:
+            return None
+        tile = (top, bottom, left, right)
+        drift = _upsampled(self.drift, self.frame.height, tile)
+        if drift is None:
+            return None
+        torn = _upsampled(self.torn, self.frame.height, tile, cv2.INTER_NEAREST)
+        nearest = _upsampled(self.drift, self.frame.height, tile, cv2.INTER_NEAREST)
+        if torn is not None and nearest is not None:
+            drift = np.where(torn[..., None] > 0, nearest, drift)
+        return np.asarray(drift * np.float32(self.frame.height // len(self.drift)), np.float32)
 
     def believed(self, top: int, bottom: int, left: int, right: int) -> Float | None:
         """Return the trust in a tile at full size, bilinear between proxy pixels."""
         if self.trust is None:
             return None
-        factor = self.frame.height // self.trust.shape[0]
-        patch = self.trust[max(top // factor - 1, 0) : bottom // factor + 2]
-        if patch[:, max(left // factor - 1, 0) : right // factor + 2].min(initial=255) == 255:
+        patch = _upsampled(self.trust, self.frame.height, (top, bottom, left, right), ordinary=255)
+        if patch is None:
             return None
-        corner = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
-        inward = (np.linalg.inv(from_blocks(factor)) @ corner)[:2]
-        flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (right - left, bottom - top)
-        patch = cv2.warpAffine(self.trust, inward, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         belief = patch * np.float32(1 / 255)
         # A long exposure outweighs the reference by its electrons. For trust to be its share in the
         # blend, and not lost against that weight, it is scaled down accordingly.
@@ -156,52 +225,57 @@ class _Strip:
 
     def tile(self, left: int, right: int) -> _Signal:
         frame, trust = self.source.frame, self.source.believed(self.top, self.bottom, left, right)
-        if self.source.matrix is None:
-            linear = frame.response.decode(np.ascontiguousarray(self.codes[:, left:right]))
+        drift = self.source.drifted(self.top, self.bottom, left, right)
+        if self.source.matrix is None and drift is None:
+            rows = self.codes[self.top - self.first : self.bottom - self.first, left:right]
+            linear = frame.response.decode(np.ascontiguousarray(rows))
         else:
-            linear, inside = self._resampled(self.source.matrix, left, right)
+            linear, inside = self._resampled(left, right, drift)
             if inside is not None:
                 trust = inside if trust is None else trust * inside
         if self.source.recolour is not None:
             linear = cv2.transform(linear, self.source.recolour)
         return _Signal(list(cv2.split(linear)), trust)
 
-    def _resampled(self, matrix: Matrix, left: int, right: int) -> tuple[Float, Float | None]:
+    def _resampled(self, left: int, right: int, drift: Float | None) -> tuple[Float, Float | None]:
         """Resample a tile bicubically, without ringing; and 1.0 where the frame covers it, None = all."""
-        top, bottom = self.top, self.bottom
-        corners = np.array([[[x, y]] for x in (left, right) for y in (top, bottom)], np.float64)
-        reach = cv2.perspectiveTransform(corners, matrix)[:, 0]
-        height, width = len(self.codes), self.codes.shape[1]
-        x0 = int(np.clip(np.floor(reach[:, 0].min()) - 3, 0, width - 1))
-        x1 = int(np.clip(np.ceil(reach[:, 0].max()) + 4, x0 + 1, width))
-        y0 = int(np.clip(np.floor(reach[:, 1].min()) - 3 - self.first, 0, height - 1))
-        y1 = int(np.clip(np.ceil(reach[:, 1].max()) + 4 - self.first, y0 + 1, height))
+        height, width = self.source.frame.height, self.source.frame.width
+        x, y = self._seen_at(left, right, drift)
+        x0 = int(np.clip(np.floor(x.min()) - 3, 0, width - 1))
+        x1 = int(np.clip(np.ceil(x.max()) + 4, x0 + 1, width))
+        y0 = int(np.clip(np.floor(y.min()) - 3 - self.first, 0, len(self.codes) - 1))
+        y1 = int(np.clip(np.ceil(y.max()) + 4 - self.first, y0 + 1, len(self.codes)))
         source = self.source.frame.response.decode(np.ascontiguousarray(self.codes[y0:y1, x0:x1]))
-        shift = np.array([[1, 0, -x0], [0, 1, -(y0 + self.first)], [0, 0, 1.0]])
-        local = shift @ matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
-        size, flags = (right - left, bottom - top), cv2.WARP_INVERSE_MAP
-        soft = cv2.warpPerspective(
-            source, local, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        sharp = cv2.warpPerspective(
-            source, local, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-        linear = np.clip(sharp, soft * np.float32(1 - OVERSHOOT), soft * np.float32(1 + OVERSHOOT))
-        frame = self.source.frame
-        limits = [[0, frame.width - 1], [0, frame.height - 1]]
-        if all(
-            low <= reach[:, k].min() and reach[:, k].max() <= high for k, (low, high) in enumerate(limits)
-        ):
-            return linear, None
-        ones = np.ones(source.shape[:2], np.float32)
-        inside = cv2.warpPerspective(ones, local, size, flags=flags | cv2.INTER_LINEAR)
-        return linear, np.asarray(inside > 0.999, np.float32)
+        least, right_end, lower_end = -EDGE, width - 1 + EDGE, height - 1 + EDGE
+        inside = (x >= least) & (y >= least) & (x <= right_end) & (y <= lower_end)
+        x -= np.float32(x0)
+        y -= np.float32(y0 + self.first)
+        soft = cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        sharp = cv2.remap(source, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        most = np.abs(soft) * np.float32(OVERSHOOT)  # noise may be below zero
+        linear = np.clip(sharp, soft - most, soft + most)
+        return linear, None if inside.all() else inside.astype(np.float32)
+
+    def _seen_at(self, left: int, right: int, drift: Float | None) -> tuple[Float, Float]:
+        """Return where in the frame each pixel of a tile is seen: x and y (h, w) [px]."""
+        x = np.arange(left, right, dtype=np.float64)
+        y = np.arange(self.top, self.bottom, dtype=np.float64)[:, None]
+        if drift is not None:
+            x, y = x + drift[..., 0], y + drift[..., 1]
+        m = np.eye(3) if self.source.matrix is None else self.source.matrix
+        depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+        across = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) / depth
+        down = (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / depth
+        return across.astype(np.float32), down.astype(np.float32)
 
 
 def _combine(
-    frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float
+    frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float, correction: Float | None = None
 ) -> tuple[list[Float], Mask]:
-    """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid."""
+    """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid.
+
+    ``correction`` (h, w, 3) is added to the merged signal's mu-law before colours are converted.
+    """
     peaks, usable = [], []
     photons, expected = np.float32(0), np.float32(0)
     open_reference: Mask | None = None  # where the reference is not clipped, once it was seen
@@ -254,6 +328,10 @@ def _combine(
         plane *= total
     _leave_to_reference(frames, signals, usable, sums)
     valid = _neutralise(frames, signals, peaks, sums, to_rec709)
+    if correction is not None:
+        for plane, change in zip(sums, cv2.split(correction), strict=True):
+            corrected = mu_law_inverse(mu_law(plane) + change)
+            np.copyto(plane, corrected, where=change != 0)
     return _transformed(sums, to_rec709), valid
 
 

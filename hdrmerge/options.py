@@ -27,8 +27,11 @@ class Deghost(str, Enum):
     auto = "auto"
 
 
-class Network(str, Enum):
-    none = "none"
+class Precision(str, Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
 
 
 class Trusted(str, Enum):
@@ -84,8 +87,18 @@ Alignment = Annotated[Align, typer.Option("--align", help="The most general moti
 Deghosting = Annotated[
     Deghost, typer.Option("--deghost", help="auto: what moves appears once, as in the reference.")
 ]
-Merger = Annotated[
-    Network, typer.Option("--network", help="The network that merges; none: the classical merge.")
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="NAME|FILE",
+        help="What judges motion: a network, or a weights file; none: the classical test.",
+        show_default="trust, or none without an engine",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where networks run.")]
+Arithmetic = Annotated[
+    Precision, typer.Option("--precision", help="Of networks; auto: fp32 on the CPU, fp16 on CUDA.")
 ]
 ExrCompression = Annotated[
     Compression, typer.Option("--compression", help="Of EXR; a TIFF knows zip and none.")
@@ -146,6 +159,28 @@ def response_of(choice: str) -> str | Response:
         names = ", ".join(("auto", *NAMED))
         raise typer.BadParameter(f"{choice!r} is neither one of {names} nor a file", param_hint="--response")
     return load(Path(choice))
+
+
+def network_of(choice: str | None) -> str | None:
+    """Return what ``--network`` means: a name, "none", a file; None where it was not given."""
+    from .networks import NETWORKS
+
+    names = ("none", *NETWORKS)
+    if choice is None or choice in names or Path(choice).suffix or Path(choice).exists():
+        return choice
+    raise typer.BadParameter(
+        f"{choice!r} is neither one of {', '.join(names)} nor a file", param_hint="--network"
+    )
+
+
+def device_of(choice: str) -> str:
+    """Return what ``--device`` means, if it means anything."""
+    kind, colon, index = choice.partition(":")
+    if kind == "cuda" and (index.isdecimal() or not colon):
+        return choice
+    if choice not in ("auto", "cpu"):
+        raise typer.BadParameter(f"{choice!r} is none of auto, cpu, cuda, cuda:N", param_hint="--device")
+    return choice
 
 
 def target_of(output: Path | None, default: Path, suffixes: Sequence[str]) -> Path:

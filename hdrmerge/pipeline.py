@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +21,24 @@ from .bracket import Bracket, Frame, RadianceMap, Shot
 from .calibrate import Trust, calibrate, evidence_of
 from .curvefit import Evidence
 from .deghost import Ghosts, deghost, tolerance
-from .errors import BracketError, ExposureError, HdrmergeError
+from .entrust import entrust
+from .errors import BracketError, ExposureError, HdrmergeError, NetworkError
 from .exposure import Response
 from .form import StatedExposures, doubts, form_bracket
+from .infer import Engine, engines, open_engine
 from .merge import merge
 from .metadata import read_shot
 from .proxy import Proxy, shrink
 from .read import read_frame
 from .response import find_response
 from .tonemap import tonemap
+from .weights import find
 from .write import write, write_preview
 
 SPOOL_BEYOND = 400e6
 """[bytes] decoded frames together may take this much memory; beyond it they wait in a temporary file."""
+
+DEFAULT_NETWORK = "trust"
 
 DISAGREEMENT, BAND = 0.25, 0.08
 """Share of the picture, and of its height over the full width, in which a frame may differ unremarked."""
@@ -52,14 +58,16 @@ class MergeOptions:
     anchor: float | None = None  # [EV at ISO 100] the exposure whose white is 1.0; None = the reference's
     align: Model = "homography"
     deghost: Literal["auto", "none"] = "auto"
-    network: Literal["none"] = "none"
+    network: str | None = None  # a name in `networks.NETWORKS`, a weights file, "none"; None = the default
+    device: str = "auto"  # as in `infer.open_engine`
+    precision: str = "auto"
 
     def __str__(self) -> str:
         response = self.response if isinstance(self.response, str) else self.response.name
         anchor = "reference" if self.anchor is None else f"EV{self.anchor:g}"
         return (
             f"align={self.align} deghost={self.deghost} response={response} trust={self.trust} "
-            f"anchor={anchor} network={self.network}"
+            f"anchor={anchor} network={self.network or DEFAULT_NETWORK}"
         )
 
 
@@ -75,6 +83,7 @@ class Report:
     response: dict[str, Any]  # the curve's name, how it was found, and how well frames agree under it
     curve: Response  # the one that was used
     clipped_share: float  # of the result: no frame recorded the scene there
+    network: str  # that judged, its engine, device and precision; "none": classical trust
     seconds: dict[str, float]
     warnings: list[str]
 
@@ -108,6 +117,7 @@ class Report:
             "hdrmerge": __version__,
             "reference": str(self.shots[self.reference].path),
             "response": self.response,
+            "network": self.network,
             "frames": frames,
             "clipped_share": round(self.clipped_share, 6),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -178,11 +188,12 @@ def merge_loaded(
         calibrated = calibrate(bracket, proxies, alignments, options.response, options.trust)
         bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
     with clock.stage("deghost"):
-        ghosts = _ghosts(bracket, proxies, alignments, options)
+        engine, without = open_network(options)
+        ghosts = _ghosts(bracket, proxies, alignments, options, engine, clock)
     for used_up in (proxies, loaded.proxies):
         used_up.clear()
     with clock.stage("merge"):
-        pixels, valid = merge(bracket, alignments, ghosts.trust, clock.sum_up("merge"))
+        pixels, valid = merge(bracket, alignments, ghosts, clock.sum_up("merge"))
 
     shots = [frame.shot for frame in bracket.frames]
     reference = shots[bracket.reference]
@@ -191,7 +202,8 @@ def merge_loaded(
     left_out = [
         f"{shot.path}: left out, {a.note}" for shot, a in zip(shots, alignments, strict=True) if not a.used
     ]
-    radiance = RadianceMap(pixels, valid, reference, shots, str(options))
+    judged = options if engine else replace(options, network="none")
+    radiance = RadianceMap(pixels, valid, reference, shots, str(judged), ghosts.distrust)
     report = Report(
         shots=shots,
         reference=bracket.reference,
@@ -201,8 +213,10 @@ def merge_loaded(
         response=calibrated.response_json(),
         curve=bracket.reference_frame.response,
         clipped_share=1.0 - float(np.count_nonzero(valid)) / valid.size,
+        network=f"{judged.network or DEFAULT_NETWORK}: {engine.describe()}" if engine else "none",
         seconds=clock.seconds,
         warnings=loaded.warnings
+        + without
         + calibrated.warnings
         + left_out
         + _disagreements(shots, bracket.reference, ghosts),
@@ -215,6 +229,7 @@ def write_outputs(
     target: Path,
     picture: Path | None = None,
     *,
+    ghost_map: Path | None = None,
     operator: str = "durand2002",
     compression: str = "zip",
     float32: bool = False,
@@ -222,8 +237,9 @@ def write_outputs(
 ) -> list[str]:
     """Write a radiance map and, if named, its tone-mapped ``picture``; return warnings.
 
-    The picture is rendered while the map is compressed. The options are those of `write.write` and
-    `tonemap.tonemap`.
+    The picture is rendered while the map is compressed. ``ghost_map`` is a picture of where frames were
+    distrusted: black where all are trusted, white where the reference stands alone. The options are those
+    of `write.write` and `tonemap.tonemap`.
     """
     reference = radiance.reference
     with ThreadPoolExecutor(1) as pool:
@@ -231,6 +247,8 @@ def write_outputs(
         losses = write(radiance, target, compression=compression, float32=float32, force=force)
         if picture and rendered:
             write_preview(rendered.result(), picture, shot=reference, force=force)
+    if ghost_map:
+        write_preview(radiance.ghost_map(), ghost_map, shot=reference, force=force)
     return losses
 
 
@@ -301,12 +319,41 @@ def _read(
     return bracket, [proxy for _, proxy in loaded]
 
 
+def open_network(options: MergeOptions) -> tuple[Engine | None, list[str]]:
+    """Return the engine of the network that is to judge, None for classical trust, and warnings.
+
+    The default network is done without where no engine is installed, with a warning; one that was asked
+    for by name or file raises `NetworkError`.
+    """
+    if options.network == "none" or options.deghost == "none":
+        return None, []
+    try:
+        return _opened(options.network or DEFAULT_NETWORK, options.device, options.precision), []
+    except NetworkError as error:
+        if options.network is not None or engines():
+            raise
+        return None, [f"merged without a network ({error})"]
+
+
+@lru_cache(maxsize=2)
+def _opened(network: str, device: str, precision: str) -> Engine:
+    return open_engine(find(network), device, precision)
+
+
 def _ghosts(
-    bracket: Bracket, proxies: Sequence[Proxy], alignments: Sequence[Alignment], options: MergeOptions
+    bracket: Bracket,
+    proxies: Sequence[Proxy],
+    alignments: Sequence[Alignment],
+    options: MergeOptions,
+    engine: Engine | None,
+    clock: _Clock,
 ) -> Ghosts:
     if options.deghost == "none":
         none = [0.0] * len(proxies)
         return Ghosts([None] * len(proxies), none, none)
+    if engine:
+        told = partial(clock.tell, "deghost")
+        return entrust(bracket.frames, proxies, alignments, bracket.reference, engine, told)
     exposures = [frame.exposure for frame in bracket.frames]
     noises = [tolerance(frame) for frame in bracket.frames]
     return deghost(proxies, exposures, noises, alignments, bracket.reference)

@@ -140,7 +140,9 @@ class Yardstick:
         # frame only brighter.
         near_limit = cv2.dilate(self.clipped.view(np.uint8), JPEG_BLOCK).view(np.bool_)
         np.minimum(difference, 0.0, out=difference, where=near_limit & (known > NEAR_CLIP))
-        np.maximum(difference, 0.0, out=difference, where=~view.usable)
+        own_limit = cv2.dilate((~view.usable).view(np.uint8), JPEG_BLOCK).view(np.bool_)
+        bound = own_limit & (view.radiance[channel] * np.float32(view.ratio) > NEAR_CLIP)
+        np.maximum(difference, 0.0, out=difference, where=bound | ~view.usable)
         np.maximum(spread2, MAX_SPREAD**2, out=spread2, where=~view.usable)  # beyond the fitted tones
         steepness = _steepness(known)
         np.maximum(steepness, _steepness(seen), out=steepness, where=near_limit)  # the limit hides edges

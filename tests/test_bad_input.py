@@ -356,7 +356,7 @@ def test_a_name_of_bytes_that_are_no_text(frames: list[str], sim: Simulated) -> 
     except OSError:
         pytest.skip("this file system wants names to be text")
     assert read_frame(read_shot(odd)).codes.shape == (*SIZE, 3)
-    command = [sys.executable, "-c", "from hdrmerge.cli import app; app()", "merge"]
+    command = [sys.executable, "-c", "from hdrmerge.cli import app; app()", "merge", "--network", "none"]
     ran = subprocess.run([*command, frames[0], frames[1], odd, "--no-preview"], capture_output=True)
     assert (ran.returncode, ran.stdout) == (0, b"IMG_0001-\xff\xfe.exr\n"), ran.stderr
     Path(odd).write_bytes(b"")
@@ -405,7 +405,7 @@ def run_limited(limit: int, cases: list[list[str]]) -> list[tuple[int, str, str]
 def test_a_full_disk_leaves_nothing_behind(frames: list[str]) -> None:
     before = sorted(Path().iterdir())
     targets = ["out.exr", "out.hdr", "out.tif"]
-    cases = [["merge", *frames, "-o", target, "--no-preview"] for target in targets]
+    cases = [["merge", *frames, "-o", target, "--no-preview", "--network", "none"] for target in targets]
     for limit in (100, 5000):
         for target, (code, stdout, stderr) in zip(targets, run_limited(limit, cases), strict=True):
             assert (code, stdout) == (1, ""), stderr

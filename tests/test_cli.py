@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from hdrmerge import __version__, cli
+from hdrmerge import __version__, cli, infer, pipeline
 from hdrmerge.align import MODELS
 from hdrmerge.exposure import RESPONSES
+from hdrmerge.infer import PRECISIONS
 from hdrmerge.load import load
 from hdrmerge.pipeline import MergeOptions
 from hdrmerge.response import NAMED
@@ -254,6 +255,10 @@ def test_exposures_follow_the_order_of_the_files(folder: Path) -> None:
         (["--deghost", "magic"], "--deghost"),
         (["--response", "magic"], "--response"),
         (["--network", "magic"], "--network"),
+        (["--device", "tpu"], "--device"),
+        (["--device", "cuda:first"], "--device"),
+        (["--device", "cpu:1"], "--device"),
+        (["--precision", "int8"], "--precision"),
         (["--magic"], "--magic"),
         (["-o", "out.png"], "out.png: this command writes .exr, .hdr, .tif, .tiff"),
         (["-o", "out.JPG"], "out.JPG: this command writes"),
@@ -278,7 +283,7 @@ def test_the_choices_are_what_the_library_offers() -> None:
     for choices, offered in (
         (cli.Align, MODELS),
         (cli.Deghost, get_args(modes["deghost"])),
-        (cli.Network, get_args(modes["network"])),
+        (cli.Precision, PRECISIONS),
         (cli.Trusted, get_args(modes["trust"])),
         (cli.Compression, COMPRESSIONS),
         (cli.ToneCurve, OPERATORS),
@@ -338,6 +343,71 @@ def test_align_and_deghost_can_be_turned_off(folder: Path) -> None:
     assert {frame["ghost_share"] for frame in report["frames"]} == {0.0}
     for model in ("translation", "similarity", "homography"):
         report_of("--align", model)
+
+
+def test_a_network_from_a_file(folder: Path, network_file: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    shutil.copy(network_file, "mine.onnx")
+    report = report_of("--network", "mine.onnx", "--device", "cpu", "--precision", "fp32")
+    assert report["network"].startswith("mine.onnx: onnxruntime ")
+    assert report["network"].endswith(" cpu fp32")
+    assert report_of("--network", "none")["network"] == "none"
+
+
+@pytest.mark.parametrize("options", [[], ["--device", "cuda"], ["--precision", "fp16"]])
+def test_a_network_that_cannot_be_had(folder: Path, options: list[str]) -> None:
+    before = files()
+    Path("text.onnx").write_text("no network")
+    for network in ("missing.onnx", "text.onnx"):
+        assert_failed(run("merge", *FRAMES, "--network", network, *options), network)
+    assert files() - {"text.onnx"} == before
+
+
+def test_a_device_that_is_not_there(folder: Path, network_file: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if pytest.importorskip("torch").cuda.is_available() or len(onnxruntime.get_available_providers()) > 2:
+        pytest.skip("there may be one")
+    result = run("merge", *FRAMES, "--network", network_file, "--device", "cuda")
+    assert_failed(result, "cuda: ", 'pip install "hdrmerge[cuda]"')
+
+
+def test_without_an_engine_a_network_asked_for_is_an_error(
+    folder: Path, network_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "find_spec", lambda library: None)
+    pipeline._opened.cache_clear()
+    before = files()
+    result = run("merge", *FRAMES, "--network", network_file)
+    assert_failed(result, "not installed", 'pip install "hdrmerge[cpu]"')
+    assert files() == before
+
+
+@pytest.mark.parametrize("name", ["ghosts.png", "ghosts.jpg", "new/ghosts.png"])
+def test_the_ghost_map(folder: Path, name: str) -> None:
+    result = run("merge", *FRAMES, "-o", "out.exr", "--no-preview", "--ghost-map", name)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"out.exr\n{name}\n", "")
+    with Image.open(name) as picture:
+        assert picture.size == SIZE[::-1]
+        assert np.asarray(picture).max() < 3  # nothing moved
+    assert_failed(run("merge", *FRAMES, "-o", "again.exr", "--ghost-map", name), "exists")
+    assert not Path("again.exr").exists()
+    printed = run("merge", *FRAMES, "-o", "out.exr", "--json", "-", "--ghost-map", name, "--force")
+    assert json.loads(printed.stdout)["outputs"] == ["out.exr", "out.jpg", name]
+
+
+@pytest.mark.parametrize("name", ["out.jpg", FRAMES[0]])
+def test_a_ghost_map_replaces_nothing(folder: Path, name: str) -> None:
+    before = files()
+    assert_failed(run("merge", *FRAMES, "-o", "out.exr", "--ghost-map", name, "--force"), name)
+    assert files() == before
+
+
+@pytest.mark.xfail(strict=True, reason="found out after the merge, with the result already written")
+@pytest.mark.parametrize("name", ["ghosts.exr", "ghosts", "ghosts.tif"])
+def test_a_ghost_map_that_is_no_picture_is_found_out_before_the_work(folder: Path, name: str) -> None:
+    before = files()
+    assert_failed(run("merge", *FRAMES, "-o", "out.exr", "--ghost-map", name), name)
+    assert files() == before
 
 
 def test_verbose_and_quiet(folder: Path) -> None:
@@ -521,7 +591,7 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path, ramp: np.ndarray) -> N
         shutil.copy(names[0], name)
     before = files()
     process = subprocess.Popen(
-        [*PROGRAM, "merge", *names, "--ev-step", "1", "-o", "out.exr"],
+        [*PROGRAM, "merge", *names, "--ev-step", "1", "-o", "out.exr", "--network", "none"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -539,7 +609,8 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path, ramp: np.ndarray) -> N
 def test_names_that_are_no_text_come_out_as_they_are(folder: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.jpg")
     Path(FRAMES[0]).rename(name)
-    result = subprocess.run([*PROGRAM, "merge", name, *FRAMES[1:]], capture_output=True)
+    command = [*PROGRAM, "merge", name, *FRAMES[1:], "--network", "none"]
+    result = subprocess.run(command, capture_output=True)
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout == b"\xff\xfe-IMG_0003.exr\n\xff\xfe-IMG_0003.jpg\n"
 

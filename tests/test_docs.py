@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -13,7 +14,19 @@ from hdrmerge import cli
 
 README = Path(__file__).parents[1] / "README.md"
 GROUP = typer.main.get_group(cli.app)
-COMMANDS = sorted(GROUP.commands)
+
+
+def commands_of(group: Any, before: str = "") -> dict[str, Any]:
+    """Return all commands by name, those of sub-groups as "group command"."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= commands_of(command, f"{before}{name} ") if inner else {f"{before}{name}": command}
+    return found
+
+
+BY_NAME = commands_of(GROUP)
+COMMANDS = sorted(BY_NAME)
 
 
 def help_of(*command: str) -> str:
@@ -26,24 +39,25 @@ def help_of(*command: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_opens_with_a_sentence_and_holds_an_example(command: str) -> None:
-    text = GROUP.commands[command].help or ""
+    text = BY_NAME[command].help or ""
     assert re.match(r"[A-Z][^\n]+\.$", text.split("\n\n")[0].replace("\n", " ")), text
     assert f"Example: hdrmerge {command} " in text
-    assert f"Example: hdrmerge {command} " in help_of(command)
+    assert f"Example: hdrmerge {command} " in help_of(*command.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_are_valid_calls(command: str) -> None:
-    example = re.search(r"Example: hdrmerge (.+)", GROUP.commands[command].help or "")
+    example = re.search(r"Example: hdrmerge (.+)", BY_NAME[command].help or "")
     assert example is not None
-    name, *arguments = example[1].split()
-    context = GROUP.commands[name].make_context(name, arguments)  # raises a usage error otherwise
+    words = example[1].split()
+    name = " ".join(words[: len(command.split())])
+    context = BY_NAME[name].make_context(name, words[len(command.split()) :])  # raises a usage error otherwise
     assert context.params
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained(command: str) -> None:
-    for parameter in GROUP.commands[command].params:
+    for parameter in BY_NAME[command].params:
         assert parameter.help, f"{command}: {parameter.name}"
         assert len(parameter.help) < 100
         assert "[" not in parameter.help, "taken for markup, and not shown"
@@ -57,7 +71,7 @@ def test_the_group_prints_the_order_of_operations() -> None:
     positions = [order.find(stage) for stage in stages]
     assert -1 not in positions
     assert positions == sorted(positions)
-    assert all(command in help_of() for command in COMMANDS)
+    assert all(command in help_of() for command in GROUP.commands)
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted." in help_of()
 
 
@@ -77,7 +91,7 @@ def test_the_readme_says_how_to_test() -> None:
 
 def test_the_readme_mentions_no_option_that_does_not_exist() -> None:
     known = {"--help", "--version", "--install-completion", "--show-completion"}
-    for command in GROUP.commands.values():
+    for command in BY_NAME.values():
         known |= {
             option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
         }

@@ -107,7 +107,7 @@ def test_rows_average_cases_and_tell_sets_with_motion_apart() -> None:
             {
                 REFERENCE: outcome(30.0, 28.0),
                 PLAIN: outcome(25.0, 18.0, read=9.0, merge=1.0),
-                "net": outcome(38.0, 35.0, read=9.0, entrust=1.5, merge=0.5),
+                "net": outcome(38.0, 35.0, read=9.0, deghost=1.5, merge=0.5),
             },
         ),
         Judged(
@@ -118,7 +118,7 @@ def test_rows_average_cases_and_tell_sets_with_motion_apart() -> None:
             {
                 REFERENCE: outcome(32.0),
                 PLAIN: outcome(42.0, merge=1.0),
-                "net": outcome(41.5, entrust=2.5, merge=1.5),
+                "net": outcome(41.5, deghost=2.5, merge=1.5),
             },
         ),
         Judged("unknown", {}, 1.0, None, dict.fromkeys((REFERENCE, PLAIN, "net"), outcome(10.0))),
@@ -133,7 +133,7 @@ def test_rows_average_cases_and_tell_sets_with_motion_apart() -> None:
     assert net["moving_sets"] == {"cases": 1, "psnr_mu": 38.0, "gain": 8.0, "over_plain": 13.0}
     assert net["static_sets"] == {"cases": 1, "psnr_mu": 41.5, "gain": 9.5, "over_plain": -0.5}
     assert net["seconds_per_megapixel"] == pytest.approx(6.0 / 5.0)
-    assert net["network_seconds"] == pytest.approx(2.0)
+    assert net["judging_seconds"] == pytest.approx(2.0)
     assert rows[PLAIN]["seconds_per_megapixel"] == pytest.approx(2.0 / 5.0)
     assert math.isnan(rows[REFERENCE]["seconds_per_megapixel"])
     text = json.dumps(found.to_json(), allow_nan=False)
@@ -215,7 +215,7 @@ def test_networks_follow_in_their_order_with_their_options(
 
     def options(**settings: Any) -> Any:
         asked.append(settings)
-        return MergeOptions(**{k: v for k, v in settings.items() if k in ("reference", "response")})
+        return MergeOptions(reference=settings["reference"], response=settings["response"], network="none")
 
     monkeypatch.setattr(module, "MergeOptions", options)
     found = evaluate(open_dataset(sets, 1), ["trust", "a/b.onnx", "trust"], device="cuda", precision="fp16")
@@ -233,7 +233,7 @@ def test_a_network_that_fails_fails_the_case(sets: Path, monkeypatch: pytest.Mon
         return merge_bracket(paths, options)
 
     def options(**settings: Any) -> Any:
-        known = MergeOptions(reference=settings["reference"])
+        known = MergeOptions(reference=settings["reference"], network="none")
         return known if settings["network"] == "none" else SimpleNamespace(network="broken")
 
     monkeypatch.setattr(module, "merge_bracket", merge)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hdrmerge.align import Alignment
 from hdrmerge.bracket import Bracket, Frame, Shot
-from hdrmerge.deghost import Trust
-from hdrmerge.exposure import NoiseModel, Response
+from hdrmerge.deghost import Ghosts, Trust
+from hdrmerge.exposure import NoiseModel, Response, mu_law
 from hdrmerge.merge import merge
 from hdrmerge.metrics import ev_rms, log_log_slope
 from hdrmerge.simulate import Camera, Shake, Simulated, homography, plan_shots, record, simulate_bracket
@@ -28,9 +28,13 @@ def merged(
     bracket: Bracket,
     alignments: Sequence[Alignment] | None = None,
     trust: Sequence[Trust | None] | None = None,
+    drift: Sequence[np.ndarray | None] = (),
+    correction: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     count = len(bracket.frames)
-    return merge(bracket, alignments or [UNMOVED] * count, trust or [None] * count)
+    none = [0.0] * count
+    ghosts = Ghosts(list(trust or [None] * count), none, none, list(drift), correction)
+    return merge(bracket, alignments or [UNMOVED] * count, ghosts)
 
 
 def true_alignments(sim: Simulated) -> list[Alignment]:
@@ -227,10 +231,12 @@ def test_half_trust_goes_half_of_the_way_whatever_a_frame_weighs(longer: float) 
 
 
 @pytest.mark.parametrize(("strip", "tile"), [(16, 64), (61, 97), (1000, 1000)])
+@pytest.mark.parametrize("drifting", [False, True])
 @pytest.mark.parametrize("moved", [False, True])
 def test_bands_and_tiles_leave_no_seam(
-    ramp: np.ndarray, moved: bool, strip: int, tile: int, monkeypatch: pytest.MonkeyPatch
+    ramp: np.ndarray, moved: bool, drifting: bool, strip: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With drift: objects that moved lie across borders of tiles, and many tiles hold none."""
     shake = Shake(rotation=0.5, shift=7.0, perspective=0.002) if moved else Shake()
     sim = simulate_bracket(ramp, np.random.default_rng(5), size=SIZE, shake=shake)
     balance = np.array([[1.8, -0.5, -0.3], [-0.2, 1.4, -0.2], [0.0, -0.6, 1.6]], np.float32)
@@ -239,10 +245,17 @@ def test_bands_and_tiles_leave_no_seam(
     trust: list[Trust | None] = [None] * 3
     smooth = cv2.resize(np.random.default_rng(6).integers(0, 256, (6, 9), np.uint8), SIZE[::-1])
     trust[0] = smooth
-    whole, valid = merged(bracket, true_alignments(sim), trust)
+    drift: list[np.ndarray | None] = [None] * 3
+    if drifting:
+        ways = np.zeros((SIZE[0] // 2, SIZE[1] // 2, 2), np.float32)
+        ways[20:45, 25:60] = 12.25, -7.5
+        ways[66:90, 120:131] = -9.0, 16.5
+        drift[0], drift[2] = ways, -ways
+    monkeypatch.setattr("hdrmerge.merge.STRIP", 1000)
+    whole, valid = merged(bracket, true_alignments(sim), trust, drift)
     monkeypatch.setattr("hdrmerge.merge.STRIP", strip)
     monkeypatch.setattr("hdrmerge.merge.TILE", tile)
-    pieces, valid_pieces = merged(bracket, true_alignments(sim), trust)
+    pieces, valid_pieces = merged(bracket, true_alignments(sim), trust, drift)
     np.testing.assert_allclose(pieces, whole, rtol=2e-4, atol=1e-6)
     assert (valid == valid_pieces).mean() > 0.9999
 
@@ -250,7 +263,8 @@ def test_bands_and_tiles_leave_no_seam(
 def test_progress_adds_up_to_one() -> None:
     codes = [np.full((300, 4, 3), 90, np.uint8)] * 3
     told: list[float] = []
-    merge(bracket_of(codes, [1.0, 2.0, 4.0]), [UNMOVED] * 3, [None] * 3, told.append)
+    nothing = Ghosts([None] * 3, [0.0] * 3, [0.0] * 3)
+    merge(bracket_of(codes, [1.0, 2.0, 4.0]), [UNMOVED] * 3, nothing, told.append)
     assert sum(told) == pytest.approx(1.0)
 
 
@@ -475,3 +489,121 @@ def test_a_distrusted_short_frame_does_not_shine_through_a_blown_reference() -> 
     radiance, _ = merged(bracket_of([short, white, white], [1.0, 4.0, 16.0]), trust=[trust, None, None])
     assert radiance[:, :2].min() > 0.98
     assert np.all(np.diff(radiance[10, :, 1]) <= 1e-5)  # fades without a dip
+
+
+# --- what a network says beside trust -------------------------------------------------------------
+
+
+def textured(size: tuple[int, int], seed: int, low: float = 0.02, high: float = 0.2) -> np.ndarray:
+    """Linear light (H, W, 3) without two pixels alike."""
+    return np.random.default_rng(seed).uniform(low, high, (*size, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("way", [(5, 0), (0, -6), (7, 4), (-8, 5)])
+def test_what_drifted_merges_as_if_it_had_stayed(
+    factor: int, way: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that moved by whole pixels, over tiles that it crosses and others that it does not."""
+    monkeypatch.setattr("hdrmerge.merge.STRIP", 32)
+    monkeypatch.setattr("hdrmerge.merge.TILE", 48)
+    size = 40 * factor, 60 * factor
+    scene = textured(size, 1)
+    codes = [scene * ratio for ratio in (np.float32(0.25), np.float32(1), np.float32(4))]
+    still, _ = merged(bracket_of(codes, [1.0, 4.0, 16.0], response="linear"))
+    top, bottom, left, right = 12, 24, 20, 36  # [proxy px]
+    drift = np.zeros((40, 60, 2), np.float32)
+    drift[top:bottom, left:right] = way
+    ground = [code.copy() for code in codes]
+    here = np.zeros(size, bool)
+    here[top * factor : bottom * factor, left * factor : right * factor] = True
+    there = np.roll(here, (way[1] * factor, way[0] * factor), (0, 1))
+    for index in (0, 2):
+        ground[index][here] = 0.01  # what stood behind it
+        ground[index][there] = codes[index][here]
+    moved, valid = merged(bracket_of(ground, [1.0, 4.0, 16.0], response="linear"), drift=[drift, None, drift])
+    assert valid.all()
+    np.testing.assert_allclose(moved[here], still[here], rtol=1e-5)
+    away = ~(here | there)
+    np.testing.assert_array_equal(moved[away], still[away])
+    ghosted, _ = merged(bracket_of(ground, [1.0, 4.0, 16.0], response="linear"))
+    assert np.abs(ghosted[here] / still[here] - 1).mean() > 0.1
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("turned", [-12.0, 0.0, 7.0])
+def test_drift_is_counted_before_the_alignment(
+    factor: int, turned: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turned frame in which everything drifted by the same way: the reference's pixel x is at M (x + d)."""
+    monkeypatch.setattr("hdrmerge.merge.STRIP", 16)
+    size, way = (120, 180), np.array([60.0, -3.0])
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        wave = 0.1 + 0.04 * np.sin(x / 9) * np.cos(y / 7) + 0.02 * np.sin((x - 2 * y) / 17)
+        return np.repeat(wave[..., None], 3, axis=-1).astype(np.float32)
+
+    x, y = np.meshgrid(np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64))
+    matrix = homography(size, rotation=turned, shift=(-50.0, 2.0))
+    seen = cv2.perspectiveTransform(np.stack([x, y], axis=-1), np.linalg.inv(matrix)) - way
+    codes = [scene(x, y), scene(seen[..., 0], seen[..., 1]) * np.float32(4)]
+    shape = (size[0] // factor, size[1] // factor, 2)
+    drift = np.broadcast_to(way / factor, shape).astype(np.float32)
+    radiance, _ = merged(
+        bracket_of(codes, [1.0, 4.0], 0, "linear"),
+        [UNMOVED, Alignment("similarity", matrix)],
+        drift=[None, drift],
+    )
+    np.testing.assert_allclose(radiance, codes[0], rtol=0.01)
+
+
+def test_what_drifted_in_from_beyond_the_frame_says_nothing() -> None:
+    codes = [textured((30, 40), seed) for seed in (1, 2)]
+    far = np.full((30, 40, 2), 100.0, np.float32)
+    radiance, _ = merged(bracket_of(codes, [1.0, 1.0], 0, "linear"), drift=[None, far])
+    np.testing.assert_allclose(radiance, codes[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_no_drift_and_no_correction_change_no_byte(ramp: np.ndarray, factor: int) -> None:
+    sim = simulate_bracket(ramp, np.random.default_rng(13), size=SIZE, saturated_share=0.1)
+    plain, valid = merged(sim.bracket())
+    shape = (SIZE[0] // factor, SIZE[1] // factor)
+    still, nothing = np.zeros((*shape, 2), np.float32), np.zeros((*shape, 3), np.float32)
+    full = np.full(shape, 255, np.uint8)
+    again, valid_again = merged(
+        sim.bracket(), trust=[full, None, full], drift=[still, None, still], correction=nothing
+    )
+    assert again.tobytes() == plain.tobytes()
+    np.testing.assert_array_equal(valid_again, valid)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_correction_is_added_to_the_mu_law(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdrmerge.merge.STRIP", 16)
+    monkeypatch.setattr("hdrmerge.merge.TILE", 32)
+    scene = textured((20 * factor, 30 * factor), 3)
+    bracket = bracket_of([scene, scene * np.float32(4)], [1.0, 4.0], 0, "linear")
+    plain, _ = merged(bracket)
+    change = np.zeros((20, 30, 3), np.float32)
+    change[5:15, 10:20] = 0.04, -0.02, 0.0
+    corrected, valid = merged(bracket, correction=change)
+    assert valid.all()
+    inside, around = np.zeros(scene.shape[:2], bool), np.ones(scene.shape[:2], bool)
+    inside[6 * factor : 14 * factor, 11 * factor : 19 * factor] = True
+    around[4 * factor : 16 * factor, 9 * factor : 21 * factor] = False
+    for channel, shift in enumerate((0.04, -0.02, 0.0)):
+        difference = mu_law(corrected[..., channel]) - mu_law(plain[..., channel])
+        np.testing.assert_allclose(difference[inside], shift, atol=1e-5)
+        low, high = min(shift, 0.0), max(shift, 0.0)
+        assert difference.min() >= low - 1e-5
+        assert difference.max() <= high + 1e-5
+    np.testing.assert_array_equal(corrected[around], plain[around])
+    np.testing.assert_array_equal(corrected[..., 2], plain[..., 2])
+
+
+def test_a_correction_below_black_is_black() -> None:
+    scene = textured((8, 8), 4)
+    change = np.full((8, 8, 3), -2.0, np.float32)
+    radiance, _ = merged(bracket_of([scene, scene], [1.0, 1.0], 0, "linear"), correction=change)
+    assert not radiance.any()

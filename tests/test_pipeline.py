@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -10,14 +11,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import OpenEXR
 import pytest
 from PIL import Image
 
-from hdrmerge.errors import BracketError, InputError
+from hdrmerge import infer, pipeline, weights
+from hdrmerge.align import align
+from hdrmerge.calibrate import calibrate
+from hdrmerge.deghost import deghost, tolerance
+from hdrmerge.errors import BracketError, InputError, NetworkError
 from hdrmerge.exposure import Response
 from hdrmerge.form import StatedExposures
+from hdrmerge.merge import merge
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
-from hdrmerge.pipeline import MergeOptions, merge_bracket
+from hdrmerge.networks import NETWORKS
+from hdrmerge.pipeline import MergeOptions, load_bracket, merge_bracket, open_network, write_outputs
 from hdrmerge.scene import Mover
 from hdrmerge.simulate import Camera, Shake, Simulated, homography, simulate_bracket
 from hdrmerge.simulate_files import write_dngs, write_jpegs, write_pngs
@@ -160,6 +168,184 @@ def test_another_reference_keeps_another_moment(street: Simulated, tmp_path: Pat
         flags=cv2.WARP_INVERSE_MAP,
     )
     assert psnr_mu(radiance.pixels, truth, there > 0) >= 36
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def released(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The default network is the random one, and the default is what users get; return its name."""
+    digest = hashlib.sha256(network_file.read_bytes()).hexdigest()
+    row = replace(NETWORKS[pipeline.DEFAULT_NETWORK], file=network_file.name, sha256=digest)
+    monkeypatch.setitem(NETWORKS, row.name, row)
+    monkeypatch.setattr(weights, "FOLDERS", (network_file.parent,))
+    monkeypatch.setattr(pipeline, "open_network", open_network)
+    pipeline._opened.cache_clear()
+    return row.name
+
+
+@pytest.fixture
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "find_spec", lambda library: None)
+    pipeline._opened.cache_clear()
+
+
+def with_engine() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("torch")
+
+
+def test_no_network_is_the_classical_merge(street: Simulated, tmp_path: Path) -> None:
+    """Bit by bit what the stages give one by one."""
+    paths = write_jpegs(street, tmp_path)
+    radiance, report = merge_bracket(paths, MergeOptions(network="none"))
+    loaded = load_bracket(paths)
+    alignments = align(loaded.proxies, loaded.bracket.reference)
+    found = calibrate(loaded.bracket, loaded.proxies, alignments)
+    bracket = found.bracket
+    exposures, noises = zip(*((frame.exposure, tolerance(frame)) for frame in bracket.frames), strict=True)
+    ghosts = deghost(found.proxies, exposures, noises, found.alignments, bracket.reference)
+    pixels, valid = merge(bracket, found.alignments, ghosts)
+    np.testing.assert_array_equal(radiance.pixels, pixels)
+    np.testing.assert_array_equal(radiance.valid, valid)
+    assert report.network == report.to_json()["network"] == "none"
+    assert "network=none" in radiance.settings
+
+
+def test_without_an_engine_the_default_is_done_without(
+    street: Simulated, tmp_path: Path, released: str, without_engine: None
+) -> None:
+    paths = write_jpegs(street, tmp_path)
+    classical, _ = merge_bracket(paths, MergeOptions(network="none"))
+    radiance, report = merge_bracket(paths)
+    (warning,) = report.warnings
+    assert 'pip install "hdrmerge[cpu]"' in warning
+    assert "\n" not in warning
+    assert report.network == "none"
+    assert "network=none" in radiance.settings
+    np.testing.assert_array_equal(radiance.pixels, classical.pixels)
+
+
+def test_without_an_engine_a_network_asked_for_is_an_error(
+    static: Simulated, tmp_path: Path, network_file: Path, released: str, without_engine: None
+) -> None:
+    paths = write_jpegs(static, tmp_path)
+    for network in (released, str(network_file)):
+        with pytest.raises(NetworkError, match=r'pip install "hdrmerge\[cpu\]"') as caught:
+            merge_bracket(paths, MergeOptions(network=network))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_default_is_an_error(
+    static: Simulated, tmp_path: Path, released: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an engine at hand, silence would hide that every merge is worse than it could be."""
+    with_engine()
+    monkeypatch.setitem(NETWORKS, released, replace(NETWORKS[released], sha256="0" * 64))
+    with pytest.raises(NetworkError, match="SHA-256"):
+        merge_bracket(write_jpegs(static, tmp_path))
+
+
+def test_the_default_network_judges(street: Simulated, tmp_path: Path, released: str) -> None:
+    with_engine()
+    paths = write_jpegs(street, tmp_path)
+    radiance, report = merge_bracket(paths, MergeOptions(device="cpu"))
+    named, _ = merge_bracket(paths, MergeOptions(network=released, device="cpu"))
+    assert report.network.startswith(f"{released}: onnxruntime ")
+    assert report.network.endswith(" cpu fp32")
+    assert report.to_json()["network"] == report.network
+    assert f"network={released}" in radiance.settings
+    assert report.warnings == []
+    np.testing.assert_array_equal(named.pixels, radiance.pixels)
+    classical, _ = merge_bracket(paths, MergeOptions(network="none"))
+    assert not np.array_equal(radiance.pixels, classical.pixels)
+    far = cv2.dilate(street.moving.astype(np.uint8), np.ones((81, 81), np.uint8)) == 0
+    far &= (street.truth.max(axis=-1) < 0.7) & classical.valid
+    far[:20] = far[-20:] = far[:, :20] = far[:, -20:] = False  # where frames end both trust them less
+    assert far.mean() > 0.1
+    np.testing.assert_allclose(radiance.pixels[far], classical.pixels[far], rtol=1e-3)
+
+
+def test_a_network_from_a_file(street: Simulated, tmp_path: Path, network_file: Path) -> None:
+    """Its name is in the report, and in the header of the result; progress goes on through its tiles."""
+    with_engine()
+    told: list[tuple[str, float]] = []
+    options = MergeOptions(network=str(network_file), device="cpu")
+    radiance, report = merge_bracket(
+        write_jpegs(street, tmp_path), options, lambda stage, share: told.append((stage, share))
+    )
+    assert report.network.startswith(f"{network_file}: onnxruntime ")
+    shares = [share for stage, share in told if stage == "deghost"]
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert shares == sorted(shares)
+    assert len(shares) > 2
+    write_outputs(radiance, tmp_path / "out.exr")
+    with OpenEXR.File(str(tmp_path / "out.exr")) as file:
+        assert f"network={network_file}" in file.header()["comments"]
+
+
+def test_a_network_has_no_say_where_ghosts_are_let_be(static: Simulated, tmp_path: Path) -> None:
+    options = MergeOptions(deghost="none", network="missing.onnx")
+    radiance, report = merge_bracket(write_jpegs(static, tmp_path), options)
+    assert report.network == "none"
+    assert "network=none" in radiance.settings
+    with pytest.raises(NetworkError, match=r"missing\.onnx"):
+        merge_bracket(write_jpegs(static, tmp_path), replace(options, deghost="auto"))
+
+
+@pytest.mark.parametrize("size", [(37, 53), (1, 40), (2, 2)])
+def test_a_network_on_small_and_odd_sizes(
+    ramp: np.ndarray, tmp_path: Path, network_file: Path, size: tuple[int, int]
+) -> None:
+    with_engine()
+    sim = simulate_bracket(ramp, np.random.default_rng(9), size=size, frames=4)
+    options = MergeOptions(network=str(network_file), device="cpu")
+    radiance, _ = merge_bracket(write_pngs(sim, tmp_path), options)
+    assert radiance.pixels.shape == (*size, 3)
+    assert np.isfinite(radiance.pixels).all()
+
+
+def ghost_map_of(sim: Simulated, folder: Path, options: MergeOptions) -> np.ndarray:
+    """Merge, and read the picture of distrust back."""
+    radiance, _ = merge_bracket(write_pngs(sim, folder), options)
+    write_outputs(radiance, folder / "out.exr", ghost_map=folder / "ghosts.png")
+    with Image.open(folder / "ghosts.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_ghost_map_is_black_where_nothing_moved(
+    static: Simulated, tmp_path: Path, learned: bool, request: pytest.FixtureRequest
+) -> None:
+    if learned:
+        with_engine()
+    network = str(request.getfixturevalue("network_file")) if learned else "none"
+    ghosts = ghost_map_of(static, tmp_path, MergeOptions(network=network, device="cpu"))
+    assert ghosts.shape == (*SIZE, 3)
+    assert not ghosts.any()
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_the_ghost_map_is_white_where_something_moved(
+    street: Simulated, tmp_path: Path, shrunk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shrunk:
+        monkeypatch.setattr("hdrmerge.proxy.PROXY_PIXELS", SIZE[0] * SIZE[1] / 4)
+    ghosts = ghost_map_of(street, tmp_path, MergeOptions(network="none"))
+    assert ghosts.shape == (*SIZE, 3)
+    assert (ghosts[..., :1] == ghosts).all()
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    in_reference = np.hypot(x - 110, y - 95) < 25  # where the first walker stands: both others differ
+    assert np.median(ghosts[in_reference]) > 200
+    far = cv2.dilate(street.moving.astype(np.uint8), np.ones((61, 61), np.uint8)) == 0
+    far[:12] = far[-12:] = far[:, :12] = far[:, -12:] = False
+    assert ghosts[far].mean() < 2
+
+
+def test_no_ghost_map_without_ghosts(static: Simulated, tmp_path: Path) -> None:
+    """With ghosts let be, all frames are trusted throughout."""
+    assert not ghost_map_of(static, tmp_path, MergeOptions(deghost="none")).any()
 
 
 # --- hot pixels -----------------------------------------------------------------------------------

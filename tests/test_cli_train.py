@@ -1,0 +1,233 @@
+"""hdrmerge train: from a folder of scenes to a weights file, in one command that may be repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from hdrmerge import cli_train, weights
+from hdrmerge.cli_train import config_of, seconds_of
+from hdrmerge.errors import NetworkError
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("90m", 5400),
+        ("2h", 7200),
+        ("45s", 45),
+        ("1h30m", 5400),
+        (" 1H30M5S ", 5405),
+        ("1.5h", 5400),
+        ("0h2m", 120),
+    ],
+)
+def test_a_budget_is_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "m", "0s", "-5m", "30m1h", "1h30", "1d", "1,5h", "h2", "90 m"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="90m, 2h, 45s or 1h30m"):
+        seconds_of(text)
+
+
+def test_a_configuration_is_read() -> None:
+    assert config_of(None) is None
+    assert config_of('{"pair": [4, 4]}') == {"pair": [4, 4]}
+    for text in ("", "[4]", "{pair: 4}"):
+        with pytest.raises(typer.BadParameter, match="no JSON object"):
+            config_of(text)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli_train.app, ["merge", *arguments])
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("-o", "a.safetensors"), "ends in .onnx"),
+        (("-o", "a.onnx", "--budget", "soon"), "no time"),
+        (("-o", "a.onnx", "--config", "wide"), "no JSON object"),
+        (("-o", "a.onnx", "--device", "gpu"), "none of auto, cpu"),
+        (("-o", "a.onnx", "--plot", "a.jpg"), "is a .png"),
+        (("-o", "a.onnx", "--brackets", "0"), "--brackets"),
+    ],
+)
+def test_wrong_usage_is_told_before_the_work(arguments: tuple[str, ...], said: str) -> None:
+    result = run("--scenes", "scenes", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_train, "NEEDED", ("json", "no_such_package"))
+    result = run("--scenes", "scenes", "-o", "a.onnx")
+    assert result.exit_code == 1
+    assert "needs no_such_package; pip install" in result.stderr
+
+
+# --- with torch -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in a folder of scenes, with small frames and patches; return the arguments of a short run."""
+    pytest.importorskip("torch", reason="training needs the extra train")
+    pytest.importorskip("onnx")
+    from made_examples import SIZE, SQUARE, TINY, write_scenes
+
+    from hdrmerge.training import make, train
+
+    monkeypatch.chdir(tmp_path)
+    write_scenes(Path("scenes"), "a", "b")
+    monkeypatch.setattr(make, "Order", partial(make.Order, size=SIZE, square=SQUARE))
+    monkeypatch.setattr(train, "Recipe", partial(train.Recipe, batch=2, size=32))
+    options: dict[str, Any] = {
+        "scenes": "scenes",
+        "output": "mine.onnx",
+        "brackets": 2,
+        "held-out": 1,
+        "workers": 1,
+        "config": json.dumps(TINY),
+        "device": "cpu",
+        "data": "drawn by rule",
+    }
+    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def state() -> Any:
+    from made_examples import TINY
+
+    from hdrmerge.training.train import Recipe, load_mean
+
+    return load_mean(Path("mine.safetensors"), Recipe(config=TINY))[1]
+
+
+def done(*arguments: str) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_from_scenes_to_a_weights_file(small: list[str]) -> None:
+    result = done(*small, "--steps", "4")
+    assert result.stdout == "mine.onnx\n"
+    for line in (
+        "set aside to take scores on: a",
+        "examples/train: 2 brackets",
+        "held_out: 1 bracket",
+        "4 steps",
+    ):
+        assert line in result.stderr.replace(os.sep, "/")
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "examples",
+        "mine.onnx",
+        "mine.png",
+        "mine.safetensors",
+        "scenes",
+    ]
+    card = weights.read_card(Path("mine.onnx"))
+    assert card["steps"] == 4
+    assert card["data"].startswith("drawn by rule; 1 HDR scene; 2 brackets simulated")
+    assert {"psnr_mu", "over_reference", "over_classical"} <= set(card["metrics"])
+
+    # Nothing is replaced unasked; the same command goes on, and needs the scenes no more.
+    assert run(*small, "--steps", "6").exit_code == 1
+    os.rename("scenes", "elsewhere")  # noqa: PTH104
+    result = done(*small, "--steps", "6", "--force", "-q")
+    assert not result.output
+    assert state().step == 6
+
+    # What the checkpoint holds can be written without training, and be the start of another run.
+    before = Path("mine.safetensors").read_bytes()
+    options = ["-o", "again.onnx", "--checkpoint", "mine.safetensors", "--examples", "elsewhere"]
+    done(*small, "--steps", "0", "--budget", "9h", *options)
+    assert Path("mine.safetensors").read_bytes() == before
+    again = weights.read_card(Path("again.onnx"))
+    assert again["steps"] == 6
+    assert (again["data"], again["recipe"]) == (card["data"], card["recipe"])  # whatever is asked now
+    assert again["metrics"] == {}  # no examples held out there
+    plain = [part for part in small if part not in ("--config", small[small.index("--config") + 1])]
+    options = ["-o", "next.onnx", "--init", "again.onnx", "--steps", "1", "--examples", "examples"]
+    done(*plain, *options)
+    assert weights.read_card(Path("next.onnx"))["config"] == card["config"]
+
+
+def test_the_end_of_the_budget_is_the_end(small: list[str]) -> None:
+    done(*small, "--budget", "0.4s")
+    assert state().elapsed >= 0.4
+    assert state().curve[-1][2] < 1e-3
+    steps = state().step
+    done(*small, "--budget", "0.4s", "--force")
+    assert state().step == steps
+
+
+def test_there_is_nothing_to_write_without_a_checkpoint(small: list[str]) -> None:
+    result = run(*small, "--steps", "0")
+    assert result.exit_code == 1
+    assert "mine.safetensors: no checkpoint there" in result.stderr
+
+
+def test_the_wrong_configuration_is_told(small: list[str]) -> None:
+    done(*small, "--steps", "1")
+    result = run(*small, "--config", '{"pair": [8]}', "--steps", "2", "--force")
+    assert result.exit_code == 1
+    assert "mine.safetensors: holds a network of another architecture or other widths" in result.stderr
+
+
+def test_an_unknown_network_is_told(small: list[str]) -> None:
+    result = run(*small, "--network", "nonesuch")
+    assert result.exit_code == 1
+    assert "'nonesuch' is unknown" in result.stderr
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert cli_train._resolved("auto") == cli_train._resolved("cpu") == "cpu"
+    with pytest.raises(NetworkError, match="cuda:1: torch finds no such device"):
+        cli_train._resolved("cuda:1")
+
+
+class FakeBar:
+    """What rich shows, as text."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+
+    def add_task(self, description: str, total: float) -> int:
+        return 0
+
+    def update(self, row: int, completed: float, description: str) -> None:
+        self.rows.append(description)
+
+
+def test_the_bar_tells_where_the_run_is(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    from hdrmerge.training.train import Recipe, State
+    from hdrmerge.training.validate import METHODS, REGIONS
+
+    shown = FakeBar()
+    bar = cli_train.TrainingBar(Recipe(budget=7200, batch=16, rate=1e-3), True, shown)
+    bar.step(State(100, 1800.0), -20.0)
+    bar.step(State(120, 1810.0), -30.0)
+    assert shown.rows[-1] == "step 120  loss -20.200  rate 8.7e-04  32 patches/s  1:29:50 left"
+    scores = {name: dict.fromkeys(REGIONS, 33.0) for name in METHODS}
+    scores["trust"] = scores["trust"] | {"whole": 34.5, "moving_saturated": float("nan")}
+    bar.scored(State(120, 1810.0), scores)
+    bar.step(State(121, 1810.5), -30.0)
+    assert shown.rows[-1].endswith("left  held out 34.50 dB")
+    assert capsys.readouterr().err == (
+        "hdrmerge: step 120, 30 min, dB (over classical): whole 34.50 (+1.50), moving 33.00 (+0.00), "
+        "static 33.00 (+0.00)\n"
+    )
