@@ -1,10 +1,10 @@
-"""Measure radiometric truth, registration and ghost removal on simulated brackets with exact truth.
+"""Measure radiometric truth and registration on static simulated brackets with exact truth.
 
-    python benchmarks/quality.py                          the synthetic brackets
-    python benchmarks/quality.py --scenes FOLDER          also moving objects over HDR scenes (*.exr)
+    python benchmarks/quality.py
 
-Prints a table; ``--json FILE`` writes the same numbers. Every bracket goes through files, as a
-user's does: simulated, written as JPEG or DNG, read, aligned, merged.
+Moving objects are `hdrmerge evaluate`'s matter. Prints a table; ``--json FILE`` writes the same
+numbers. Every bracket goes through files, as a user's does: simulated, written as JPEG or DNG, read,
+aligned, merged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hdrmerge.metrics import ev_rms, log_log_slope, psnr_linear, psnr_mu, pu21_psnr, regions, ssim_mu
-from hdrmerge.pipeline import MergeOptions, Report, merge_bracket
-from hdrmerge.scene import perspective_view, ramp_scene
+from hdrmerge.metrics import ev_rms, log_log_slope
+from hdrmerge.pipeline import Report, merge_bracket
+from hdrmerge.scene import ramp_scene
 from hdrmerge.simulate import Camera, Shake, Simulated, homography, simulate_bracket
 from hdrmerge.simulate_files import write_dngs, write_jpegs
 
@@ -111,109 +111,18 @@ def static_rows(folder: Path) -> dict[str, dict[str, float]]:
     return rows
 
 
-def moving_rows(folder: Path, scenes: Path, count: int) -> dict[str, dict[str, float]]:
-    """Average PSNR over ``count`` brackets with movers: reference alone, plain merge, deghosted."""
-    files = sorted(scenes.glob("*.exr"))
-    if not files:
-        raise SystemExit(f"{scenes}: no *.exr scenes there")
-    pictures = [read_scene(path) for path in files]
-    scores: dict[str, list[dict[str, float]]] = {"reference alone": [], "plain merge": [], "deghosted": []}
-    for number in range(count):
-        rng = np.random.default_rng(100 + number)
-        panorama = pictures[number % len(pictures)]
-        view = scene_view(panorama, rng)
-        movers = [
-            scene_view(pictures[(number + k + 1) % len(pictures)], rng)
-            for k in range(int(rng.integers(1, 4)))
-        ]
-        frames = int(rng.choice([3, 3, 5, 2, 7]))
-        sim = simulate_bracket(
-            view,
-            rng,
-            size=(480, 720),
-            frames=frames,
-            step_ev={2: 3.0, 3: 2.0, 5: 1.5, 7: 1.0}[frames],
-            saturated_share=float(rng.uniform(0.02, 0.2)),
-            shake=Shake(rotation=0.4, shift=8.0, perspective=2e-6) if number % 2 else Shake(),
-            movers=movers,
-            iso=float(rng.choice([100, 400, 1600])),
-        )
-        paths = write_jpegs(sim, folder / f"moving{number}")
-        linear = sim.camera.response.decode(sim.frames[sim.reference])
-        plain, _ = merge_bracket(paths, MergeOptions(deghost="none"))
-        clean, _ = merge_bracket(paths)
-        for name, result in (
-            ("reference alone", linear),
-            ("plain merge", plain.pixels),
-            ("deghosted", clean.pixels),
-        ):
-            scores[name].append(score(result, sim))
-        print(f"  {number:2d} {files[number % len(files)].stem[:20]:20s} {frames} frames", end=" ")
-        print(*(f"{name}: {rows[-1]['psnr_mu whole']:.1f}" for name, rows in scores.items()), sep="  ")
-    return {
-        name: {key: nanmean([row[key] for row in rows]) for key in rows[0]} for name, rows in scores.items()
-    }
-
-
-def score(result: np.ndarray, sim: Simulated) -> dict[str, float]:
-    """Judge up to the radiance where the shortest frame clips: nobody can know what lies beyond."""
-    peak = 1.0 / min(sim.relative_exposures)
-    result, truth = np.minimum(result, np.float32(peak)), np.minimum(sim.truth, np.float32(peak))
-    row = {
-        "psnr_l": psnr_linear(result, truth, peak=peak),
-        "ssim_mu": ssim_mu(result, truth, peak=peak),
-        "pu21": pu21_psnr(result, truth),
-    }
-    for name, mask in regions(sim.moving, sim.saturated).items():
-        row[f"psnr_mu {name}"] = psnr_mu(result, truth, mask, peak=peak)
-    return row
-
-
-def nanmean(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
-
-
-def read_scene(path: Path) -> np.ndarray:
-    import OpenEXR
-
-    with OpenEXR.File(str(path)) as file:
-        pixels = file.channels()["RGB"].pixels.astype(np.float32)
-    return np.clip(np.nan_to_num(pixels, posinf=1e4), 1e-4, 1e4)
-
-
-def scene_view(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a view of a panorama away from its poles, or the photograph itself."""
-    height, width = scene.shape[:2]
-    if width != 2 * height:
-        return scene
-    return perspective_view(
-        scene, (960, 1440), yaw=float(rng.uniform(0, 360)), pitch=float(rng.uniform(-15, 15)), fov=75.0
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--scenes", type=Path, help="folder of HDR scenes for the brackets with moving objects"
-    )
-    parser.add_argument("--count", type=int, default=20, help="brackets with moving objects")
     parser.add_argument("--json", type=Path, help="write the numbers there")
-    parser.add_argument("--only", choices=["static", "moving"])
     options = parser.parse_args()
-    start, tables = time.perf_counter(), {}
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        if options.only != "moving":
-            tables["static"] = static_rows(Path(folder))
-        if options.scenes and options.only != "static":
-            tables["moving"] = moving_rows(Path(folder), options.scenes, options.count)
-    for title, rows in tables.items():
-        print(f"\n{title}")
-        for name, row in rows.items():
-            print(f"  {name:28s}", *(f"{key} {value:.4f}" for key, value in row.items()), sep="  ")
+        rows = static_rows(Path(folder))
+    for name, row in rows.items():
+        print(f"  {name:28s}", *(f"{key} {value:.4f}" for key, value in row.items()), sep="  ")
     print(f"\n{time.perf_counter() - start:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(tables, indent=2))
+        options.json.write_text(json.dumps({"static": rows}, indent=2))
 
 
 if __name__ == "__main__":

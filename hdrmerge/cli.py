@@ -188,7 +188,7 @@ def merge(
     from .form import StatedExposures
     from .pipeline import MergeOptions, merge_bracket, write_outputs
     from .response import save
-    from .write import RADIANCE_SUFFIXES
+    from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES, check_target
 
     name = f"{frames[0].stem}-{frames[-1].stem}.exr"
     target = target_of(output, frames[0].parent / name, RADIANCE_SUFFIXES)
@@ -199,6 +199,8 @@ def merge(
     kept = [save_response] if save_response else []
     kept += [report_file] if report_file and not to_stdout else []
     check_targets([*outputs, *kept], frames, force)
+    if ghost_map:
+        check_target(ghost_map, PREVIEW_SUFFIXES, force=force)
     options = MergeOptions(
         reference=reference,
         exposures=StatedExposures(seconds, stops, step[0] if step else None),

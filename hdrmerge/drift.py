@@ -21,6 +21,7 @@ from .sight import View, Yardstick
 
 BETTER = 0.6  # of the deviation in place: what must be left of it over there
 WINDOW, HOLES = 5, 9  # [px] over which deviations are compared; largest holes that are filled
+NEARLY = 0.8  # of a frame's limit: so bright must be what it shows clipped
 LEAST = 0.25  # [px] a shorter way is none
 FARTHEST = 128  # [px] a longer way is not searched
 CELLS = (96, 40)  # [px] pieces in which ghosts are searched for
@@ -64,6 +65,9 @@ def _tried(
     around = (WINDOW, WINDOW)
     better = cv2.blur(there, around) < BETTER * cv2.blur(deviation, around)
     better &= ghost & moved.inside & (np.hypot(drift[..., 0], drift[..., 1]) > LEAST)
+    # Clipped is like anything brighter: it is believed where the known is that bright.
+    brightest = np.maximum.reduce(known.radiance)
+    better &= moved.usable | known.clipped | (brightest > NEARLY / view.ratio)
     better = cv2.morphologyEx(better.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     better = cv2.morphologyEx(better, cv2.MORPH_CLOSE, np.ones((HOLES, HOLES), np.uint8))
     return moved, there, better.view(np.bool_) & moved.inside & ghost

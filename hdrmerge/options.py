@@ -162,11 +162,18 @@ def response_of(choice: str) -> str | Response:
 
 
 def network_of(choice: str | None) -> str | None:
-    """Return what ``--network`` means: a name, "none", a file; None where it was not given."""
+    """Return what ``--network`` means: a name, "none", a file; None where it was not given.
+
+    A file is looked at now, before the work begins.
+    """
     from .networks import NETWORKS
+    from .weights import check
 
     names = ("none", *NETWORKS)
-    if choice is None or choice in names or Path(choice).suffix or Path(choice).exists():
+    if choice is None or choice in names:
+        return choice
+    if choice and (Path(choice).suffix or Path(choice).exists()):
+        check(Path(choice))
         return choice
     raise typer.BadParameter(
         f"{choice!r} is neither one of {', '.join(names)} nor a file", param_hint="--network"

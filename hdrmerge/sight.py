@@ -198,7 +198,7 @@ class _ToneDifference:
         known, seen, recorded = known[sure], seen[sure], recorded[sure]
         tone = np.log2(known)
         bins = []
-        for low in np.arange(-14.0, 6.5, 0.5):
+        for low in np.arange(-14.0, 0.0, 0.5):
             inside = (tone >= low) & (tone < low + 0.5)
             both = inside & recorded
             if np.count_nonzero(both) >= max(60, 0.6 * np.count_nonzero(inside)):

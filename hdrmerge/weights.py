@@ -67,7 +67,7 @@ def find(name_or_path: str | Path) -> Path:
     if path.suffix.lower() == ".onnx" and path.is_file():
         return path
     if path.exists():
-        raise NetworkError(f"{path}: no .onnx file, and nothing else is loaded (a pickle can run any code)")
+        raise NetworkError(f"{path}: no .onnx file; nothing else is loaded, since a pickle can run any code")
     near = get_close_matches(str(name_or_path), NETWORKS)
     hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(NETWORKS)} or the path of a file"
     raise NetworkError(f"{name_or_path}: neither a network's name nor a file; {hint}")

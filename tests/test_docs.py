@@ -49,9 +49,9 @@ def test_help_opens_with_a_sentence_and_holds_an_example(command: str) -> None:
 def test_examples_are_valid_calls(command: str) -> None:
     example = re.search(r"Example: hdrmerge (.+)", BY_NAME[command].help or "")
     assert example is not None
-    words = example[1].split()
-    name = " ".join(words[: len(command.split())])
-    context = BY_NAME[name].make_context(name, words[len(command.split()) :])  # raises a usage error otherwise
+    words, depth = example[1].split(), len(command.split())
+    assert words[:depth] == command.split()
+    context = BY_NAME[command].make_context(command, words[depth:])  # raises a usage error otherwise
     assert context.params
 
 

@@ -40,7 +40,7 @@ class Recipe:
     architecture: str = "trust"
     config: Mapping[str, Any] = field(default_factory=dict)
     budget: float = 3600.0  # [s] of training, over all runs that share a checkpoint
-    rate: float = 1.5e-3
+    rate: float = 1e-3
     batch: int = 16
     size: int = 128  # [px] of a patch
     blend_weight: float = 0.5  # of the loss of the blend alone, beside the corrected one
