@@ -75,13 +75,13 @@ def test_an_object_is_found_where_it_went(
     here = np.zeros(SIZE, bool)
     here[PLACE[0] : PLACE[0] + OBJECT[0], PLACE[1] : PLACE[1] + OBJECT[1]] = True
     right = np.hypot(*(drift[here] - np.float32(way)).T) < 0.5
-    assert right.mean() > 0.45
-    assert right[drift[here].any(axis=1)].mean() > 0.5
+    assert right.mean() > 0.5
+    assert right[drift[here].any(axis=1)].mean() > 0.6
     wanders = drift.any(axis=2)
-    assert wanders[~here].mean() < 0.06  # what was uncovered is nowhere to be found
+    assert wanders[~here].mean() < 0.05  # what was uncovered is nowhere to be found
     assert view.usable[wanders].all()
     assert view.inside[wanders].all()
-    assert deviation[wanders].mean() < 0.3 * before[wanders].mean()
+    assert deviation[wanders].mean() < 0.25 * before[wanders].mean()
     np.testing.assert_array_equal(deviation[~wanders], before[~wanders])
     truth = cv2.split(texture(OBJECT, 2))[1].ravel()[right]
     assert np.median(np.abs(view.radiance[1][here][right] / truth - 1)) < 0.05
