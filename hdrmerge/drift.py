@@ -38,13 +38,15 @@ def follow(known: Yardstick, view: View, deviation: Float, ghost: Mask) -> tuple
     limit = min(1.0, 1.0 / view.ratio)
     pictures = _codes(known.radiance, limit), _codes(view.radiance, limit)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    drift = np.asarray(search.calc(*pictures, None), np.float32)
+    search.setFinestScale(0)  # half of the precision is lost at the preset's half size
+    box = _box(ghost)
+    drift = _flow(search, pictures, box, None)
     moved, there, better = _tried(known, view, deviation, ghost, drift)
     for cell in CELLS:
         start = _searched(*pictures, ghost & ~better, cell)
         if start is None:
             continue
-        farther = np.asarray(search.calc(*pictures, start), np.float32)
+        farther = _flow(search, pictures, box, start)
         again, there_again, better_again = _tried(known, view, deviation, ghost & ~better, farther)
         moved = moved.chosen(again, better_again)
         there = np.where(better_again, there_again, there)
@@ -54,6 +56,25 @@ def follow(known: Yardstick, view: View, deviation: Float, ghost: Mask) -> tuple
         return None
     drift[~better] = 0.0
     return view.chosen(moved, better), np.where(better, there, deviation), drift
+
+
+def _box(ghost: Mask) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all ghosts and what may be searched around them."""
+    spans = []
+    for axis in (1, 0):
+        where = np.flatnonzero(ghost.any(axis=axis))
+        length = ghost.shape[1 - axis]
+        low, high = max(int(where[0]) - FARTHEST, 0), min(int(where[-1]) + FARTHEST, length)
+        spans.append(slice(low, high) if high - low >= 16 else slice(None))
+    return spans[0], spans[1]
+
+
+def _flow(search: Any, pictures: tuple[Array, Array], box: tuple[slice, slice], start: Float | None) -> Float:
+    """Return the optical flow (h, w, 2) in a box, 0 around it."""
+    known, seen = (np.ascontiguousarray(picture[box]) for picture in pictures)
+    flow = np.zeros((*pictures[0].shape, 2), np.float32)
+    flow[box] = search.calc(known, seen, None if start is None else np.ascontiguousarray(start[box]))
+    return flow
 
 
 def _tried(

@@ -91,22 +91,24 @@ def entrust(
     if evidence is None:
         return Ghosts(trust, share, band)
     acting = evidence.gate > 0
-    said, correction = np.ones((len(evidence.frames), *acting.shape), np.float32), None
+    for sight in evidence.sights:
+        if sight.drift is not None:
+            drift[sight.frame] = np.where(acting[..., None], sight.drift, np.float32(0))
+        share[sight.frame] = float(np.mean((sight.trust < 0.5) & sight.view.usable))
+        band[sight.frame] = sight.band
+    covers = {sight.frame: sight.cover for sight in evidence.sights}
+    inputs = {"reference": evidence.reference, "frames": evidence.frames}
+    del evidence, sight  # and with them the views: the network needs the memory
+    said, correction = np.ones((len(covers), *acting.shape), np.float32), None
     if acting.any():
-        inputs = {"reference": evidence.reference, "frames": evidence.frames}
         halo, multiple = int(engine.card["halo"]), int(engine.card["multiple"])
         outputs = run_tiled(engine, inputs, halo, multiple, acting, progress=progress)
         said = np.where(acting, np.clip(outputs["trust"][:, 0], 0, 1), np.float32(1))
         change = np.where(acting, outputs["correction"][0], np.float32(0))
         correction = np.ascontiguousarray(np.moveaxis(change, 0, -1))
-    for sight, belief in zip(evidence.sights, said, strict=True):
-        if sight.cover is not None:
-            belief = belief * sight.cover
-        trust[sight.frame] = (belief * 255.0 + 0.5).astype(np.uint8)
-        if sight.drift is not None:
-            drift[sight.frame] = np.where(acting[..., None], sight.drift, np.float32(0))
-        share[sight.frame] = float(np.mean((sight.trust < 0.5) & sight.view.usable))
-        band[sight.frame] = sight.band
+    for (frame, cover), belief in zip(covers.items(), said, strict=True):
+        believed = belief if cover is None else belief * cover
+        trust[frame] = (believed * 255.0 + 0.5).astype(np.uint8)
     return Ghosts(trust, share, band, drift, correction)
 
 

@@ -187,11 +187,11 @@ def merge_loaded(
     with clock.stage("calibrate"):
         calibrated = calibrate(bracket, proxies, alignments, options.response, options.trust)
         bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
+        loaded.proxies.clear()
     with clock.stage("deghost"):
         engine, without = open_network(options)
         ghosts = _ghosts(bracket, proxies, alignments, options, engine, clock)
-    for used_up in (proxies, loaded.proxies):
-        used_up.clear()
+    proxies.clear()
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts, clock.sum_up("merge"))
 

@@ -122,7 +122,7 @@ def test_the_card_is_complete(written: Path) -> None:
         "architecture": "trust",
         "config": TINY,
         "multiple": 32,
-        "bytes_per_pixel": 300,
+        "bytes_per_pixel": 220,
         "steps": 7,
     }
     assert card["halo"] >= reach_of(random_network(), 32) > 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,19 @@ class Encoder(nn.Module):
         inputs = [wide_in, *widths[:-1]]
         self.blocks = nn.ModuleList(block(a, b) for a, b in zip(inputs, widths, strict=True))
 
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that sees the input."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.blocks[0])[0])
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        scales = []
-        for number, stage in enumerate(self.blocks):
-            x = stage(functional.avg_pool2d(x, 2) if number else x)
-            scales.append(x)
+        return self.rest(self.first(x))
+
+    def rest(self, x: Tensor) -> list[Tensor]:
+        """Return all scales of what the first convolution gave."""
+        scales = [cast(nn.Sequential, self.blocks[0])[1:](x)]
+        for stage in list(self.blocks)[1:]:
+            scales.append(stage(functional.avg_pool2d(scales[-1], 2)))
         return scales
 
 

@@ -61,9 +61,7 @@ class Trust(nn.Module):
         """Return trust (B, K, 1, H, W), correction (B, 3, H, W) and the blend (B, 3, H, W) in mu-law."""
         gate = reference[:, 6:7]
         count = frames.shape[1]
-        repeated = reference.unsqueeze(1).expand(-1, count, -1, -1, -1)
-        pairs = torch.cat([repeated, frames], 2).flatten(0, 1)
-        features = self.pair_in(functional.pixel_unshuffle(pairs, 2))
+        features = self.pair_in.rest(self._first(reference, frames))
         pooled = []
         for feature in features:
             each = torch.unflatten(feature, 0, (-1, count))
@@ -83,6 +81,19 @@ class Trust(nn.Module):
         half = torch.cat([functional.pixel_unshuffle(seen, 2), context.to(seen.dtype)], 1)
         filled = functional.pixel_shuffle(self.fill_out(self.fill_in(half)), 2)
         return trust, filled.float() * gate, blend
+
+    def _first(self, reference: Tensor, frames: Tensor) -> Tensor:
+        """Return the first convolution of the reference beside each frame, (B * K, C, H / 2, W / 2).
+
+        The reference's part is the same for all frames, and computed once.
+        """
+        first = self.pair_in.first
+        split = 4 * reference.shape[1]
+        own = functional.pixel_unshuffle(reference, 2)
+        each = functional.pixel_unshuffle(frames.flatten(0, 1), 2)
+        own = functional.conv2d(own, first.weight[:, :split], None, padding=1)
+        each = functional.conv2d(each, first.weight[:, split:], first.bias, padding=1)
+        return (own.unsqueeze(1) + torch.unflatten(each, 0, (-1, frames.shape[1]))).flatten(0, 1)
 
 
 def reach(scales: int) -> int:

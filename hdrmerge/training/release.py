@@ -20,7 +20,7 @@ from .validate import Scores
 
 MULTIPLE = 32  # [px] the pooling grid of a network that states none
 UNKNOWN = "not recorded"  # by checkpoints of before
-BYTES_PER_PIXEL = 300  # of a window and a frame, what inference of `trust` takes
+BYTES_PER_PIXEL = 220  # of a window and a frame, what inference of `trust` takes
 
 OUTPUTS = ("trust", "correction")
 AXES: Mapping[str, Mapping[int, str]] = {
