@@ -21,6 +21,7 @@ from .sight import View, Yardstick
 
 BETTER = 0.6  # of the deviation in place: what must be left of it over there
 WINDOW, HOLES = 5, 9  # [px] over which deviations are compared; largest holes that are filled
+DOUBTFUL = 4.0  # deviation of what was put in place beyond which the search goes on
 NEARLY = 0.8  # of a frame's limit: so bright must be what it shows clipped
 LEAST = 0.25  # [px] a shorter way is none
 FARTHEST = 128  # [px] a longer way is not searched
@@ -40,22 +41,19 @@ def follow(known: Yardstick, view: View, deviation: Float, ghost: Mask) -> tuple
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)  # half of the precision is lost at the preset's half size
     box = _box(ghost)
-    drift = _flow(search, pictures, box, None)
-    moved, there, better = _tried(known, view, deviation, ghost, drift)
-    for cell in CELLS:
-        start = _searched(*pictures, ghost & ~better, cell)
-        if start is None:
-            continue
-        farther = _flow(search, pictures, box, start)
-        again, there_again, better_again = _tried(known, view, deviation, ghost & ~better, farther)
-        moved = moved.chosen(again, better_again)
-        there = np.where(better_again, there_again, there)
-        drift = np.where(better_again[..., None], farther, drift)
-        better |= better_again
-    if not better.any():
-        return None
-    drift[~better] = 0.0
-    return view.chosen(moved, better), np.where(better, there, deviation), drift
+    drift = np.zeros((*ghost.shape, 2), np.float32)
+    found, left = view, ghost
+    for cell in (None, *CELLS):
+        start = None if cell is None else _searched(*pictures, left, cell)
+        if start is None and cell is not None:
+            break
+        way = _flow(search, pictures, box, start)
+        moved, there, better = _tried(known, view, deviation, left, way)
+        found = found.chosen(moved, better)
+        deviation = np.where(better, there, deviation)
+        drift = np.where(better[..., None], way, drift)
+        left = ghost & (deviation > DOUBTFUL)
+    return (found, deviation, drift) if drift.any() else None
 
 
 def _box(ghost: Mask) -> tuple[slice, slice]:
