@@ -117,8 +117,8 @@ def compare(
             deviation = known.deviation(view)
             belief = belief_in(deviation)
             comparable = view.usable & view.inside & ~known.clipped
-            band = _band(belief < 0.5, comparable)
-            sight = Sight(i, view, deviation, belief, _cover(view), band, deviation)
+            band, cover = _band(belief < 0.5, comparable), _cover(view, proxies[reference].clipped)
+            sight = Sight(i, view, deviation, belief, cover, band, deviation)
             followed = follow(known, view, deviation, belief < 1.0) if following else None
             if followed is not None:
                 view, deviation, drift = followed
@@ -136,13 +136,19 @@ def belief_in(deviation: Float, possible: float = POSSIBLE, certain: float = CER
     return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)
 
 
-def _cover(view: View) -> Float | None:
-    """Return the share of trust kept towards a frame's border, so that no seam shows where it ends."""
+def _cover(view: View, clipped: Mask) -> Float | None:
+    """Return the share of trust kept towards a frame's border, so that no seam shows where it ends.
+
+    All of it where the reference is ``clipped``: a shorter frame is better than its limit to the last pixel.
+    """
     if view.inside.all():
         return None
     missing = cv2.distanceTransform((~view.inside).view(np.uint8), cv2.DIST_L2, 3).max()
     distance = cv2.distanceTransform(view.inside.view(np.uint8), cv2.DIST_L2, 3)
-    return np.asarray(np.minimum(distance / min(2 * missing, BORDER * max(distance.shape)), 1.0), np.float32)
+    cover = np.minimum(distance / min(2 * missing, BORDER * max(distance.shape)), 1.0)
+    if view.ratio < 1.0:
+        cover[clipped & view.inside] = 1.0
+    return np.asarray(cover, np.float32)
 
 
 def tolerance(frame: Frame) -> NoiseModel:

@@ -106,6 +106,21 @@ def test_trust_grows_from_the_border_of_a_shifted_frame(ramp: np.ndarray) -> Non
     assert np.abs(np.diff(row)).max() < 255 / 4
 
 
+def test_a_short_frame_is_trusted_to_its_border_where_the_reference_is_clipped(ramp: np.ndarray) -> None:
+    """Its last pixels are better than the reference's limit, which would be a dark rim on a bright sky."""
+    rng, still = np.random.default_rng(9), np.eye(3)
+    moved = homography(SIZE, shift=(0.0, -12.0))
+    sim = simulate_bracket(ramp, rng, size=SIZE, saturated_share=0.3, shake=[moved, still, still])
+    ghosts = judged(sim, [Alignment("translation", moved), UNMOVED, UNMOVED])
+    inside = np.zeros(SIZE, bool)
+    inside[13:] = True
+    clipped = sim.saturated & inside
+    open_ = ~sim.saturated & inside & (np.arange(SIZE[0]) < 15)[:, None]
+    assert ghosts.trust[0] is not None
+    assert (ghosts.trust[0][clipped] > 250).mean() > 0.99
+    assert (ghosts.trust[0][open_] < 200).mean() > 0.9
+
+
 def test_the_reference_and_frames_left_out_have_no_trust_map(ramp: np.ndarray) -> None:
     sim = simulate_bracket(ramp, np.random.default_rng(5), size=SIZE)
     left_out = Alignment("none", np.eye(3), used=False, note="of something else")
