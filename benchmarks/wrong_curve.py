@@ -1,11 +1,13 @@
-"""Measure what a wrong response curve costs: merges of simulated brackets under curves that are not theirs.
+"""Measure what a wrong response curve costs: brackets of cameras whose curve nobody told the program.
 
     python benchmarks/wrong_curve.py SCENES --network trust
 
-Every bracket is merged with its true curve, with the curve that the program finds, and with the true
-curve to the power of exp(d), d = -0.3, -0.15, 0.15, 0.3, forced upon it. A merge is judged by its gain
-over the reference alone, both under the same curve: what a curve does to a single frame is no fault of
-merging. The truth is then what the scene looks like through the curve in use.
+Each simulated bracket is taken by three cameras: its own (sRGB, gamma 2.2 or a random smooth curve, S-shaped
+as those of real cameras), and two whose light is that curve's to the power of exp(d), d = -0.3 and 0.3. It is
+merged with the true curve ("known") and as a user does ("found"). Last, the curve bent by d is forced upon
+the frames of the camera that does not have it ("forced"): then the truth is what the scene looks like through
+the curve in use, and the same is done to the reference alone, since what a curve does to a single frame is no
+fault of merging. Figures are gains over the reference alone.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from hdrmerge.dataset import Case, linear_reference, open_dataset
 from hdrmerge.evaluate import score
 from hdrmerge.exposure import Float, Response
 from hdrmerge.pipeline import MergeOptions, merge_bracket
+from hdrmerge.simulate import expose, record
+from hdrmerge.simulate_files import write_jpegs
 from hdrmerge.training.examples import as_seen
 
-POWERS = (-0.3, -0.15, 0.15, 0.3)
+POWERS = (-0.3, 0.3)
 REGIONS = ("whole", "moving", "moving_saturated", "static")
 
 
@@ -40,22 +44,44 @@ def gains(case: Case, merged: Float, alone: Float) -> dict[str, float]:
     return {region: of_merge[region] - of_reference[region] for region in REGIONS}
 
 
+def taken_by(case: Case, curve: Response, folder: Path) -> list[Path]:
+    """Write the bracket of a case as a camera with another curve takes it."""
+    sim = case.simulated
+    assert sim is not None
+    camera = replace(sim.camera, response=curve)
+    rng = np.random.default_rng(1)
+    frames = tuple(
+        record(expose(view, ratio), camera, shot.iso or 100.0, rng)
+        for view, ratio, shot in zip(sim.views, sim.relative_exposures, sim.shots, strict=True)
+    )
+    return write_jpegs(replace(sim, frames=frames, camera=camera), folder)
+
+
 def judge(case: Case, network: str, folder: Path) -> dict[str, dict[str, float]]:
-    """Return the gains of one bracket by the curve that it was merged under."""
-    if case.curve is None or case.simulated is None or case.simulated.camera.bits != 8:
+    """Return the gains of one bracket by camera and by what the program was told."""
+    if case.curve is None:
         return {}
-    paths, curve = case.files(folder), case.curve
     rows = {}
-    curves: dict[str, str | Response] = {"known": curve, "found": "auto"}
-    curves |= {f"exp({d:+g})": bent(curve, d) for d in POWERS}
-    for name, choice in curves.items():
-        used = curve if isinstance(choice, str) else choice
-        seen = replace(case, truth=as_seen(case.truth, curve, used))
+
+    def add(name: str, paths: list[Path], choice: str | Response, used: Response, seen: Case) -> None:
+        reference = str(paths[case.reference])
         options = MergeOptions(
-            reference=str(paths[case.reference]), exposures=case.exposures, response=choice, network=network
+            reference=reference, exposures=case.exposures, response=choice, network=network
         )
-        merged, _ = merge_bracket(paths, options)
-        rows[name] = gains(seen, merged.pixels, linear_reference(paths[case.reference], used)[0])
+        alone, _ = linear_reference(Path(reference), used)
+        rows[name] = gains(seen, merge_bracket(paths, options)[0].pixels, alone)
+
+    own = case.curve
+    paths = case.files(folder / "own")
+    add("own curve, known", paths, own, own, case)
+    add("own curve, found", paths, "auto", own, case)
+    for power in POWERS:
+        curve = bent(own, power)
+        theirs = taken_by(case, curve, folder / f"{power}")
+        add(f"exp({power:+g}), known", theirs, curve, curve, case)
+        add(f"exp({power:+g}), found", theirs, "auto", curve, case)
+        seen = replace(case, truth=as_seen(case.truth, own, curve))
+        add(f"exp({power:+g}), forced", paths, curve, curve, seen)
     return rows
 
 
@@ -80,7 +106,7 @@ def main() -> None:
         for curve, row in found.items()
     }
     for curve, row in means.items():
-        print(f"{curve:12s}", *(f"{region} {gain:+6.2f} dB" for region, gain in row.items()), sep="  ")
+        print(f"{curve:18s}", *(f"{region} {gain:+6.2f} dB" for region, gain in row.items()), sep="  ")
     if options.json:
         options.json.write_text(json.dumps(means, indent=2))
 
