@@ -83,7 +83,7 @@ def claim_streams() -> None:
 
 
 # What each stage of a merge is of the whole, measured on an 18-megapixel bracket.
-MERGE_PARTS = {"read": 0.2, "align": 0.15, "calibrate": 0.1, "deghost": 0.1, "merge": 0.25, "write": 0.2}
+MERGE_PARTS = {"read": 0.1, "align": 0.05, "calibrate": 0.05, "deghost": 0.45, "merge": 0.2, "write": 0.15}
 
 
 @contextmanager
