@@ -46,11 +46,19 @@ def from_blocks(factor: int) -> NDArray[np.float64]:
     return np.array([[factor, 0, half], [0, factor, half], [0, 0, 1.0]])
 
 
+def block_of(pixels: int) -> int:
+    """Return the side of the blocks that a frame of so many pixels is averaged over.
+
+    >>> [block_of(pixels) for pixels in (1_000_000, 6_000_000, 18_000_000)]
+    [1, 2, 4]
+    """
+    side = math.ceil(math.sqrt(max(1.0, pixels / PROXY_PIXELS)))
+    return side + side % 2 if side > 3 else side  # 8-bit codes are averaged in pairs
+
+
 def shrink(frame: Frame) -> Proxy:
     """Average a frame over blocks, band by band."""
-    factor = math.ceil(max(1.0, frame.height * frame.width / PROXY_PIXELS) ** 0.5)
-    factor += factor > 3 and factor % 2  # 8-bit codes are averaged in pairs
-    factor = min(factor, frame.height, frame.width)
+    factor = min(block_of(frame.height * frame.width), frame.height, frame.width)
     height, width = frame.height // factor, frame.width // factor
     linear = np.empty((height, width, 3), np.float32)
     clipped = np.empty((height, width), np.bool_)

@@ -266,7 +266,8 @@ def test_memory_decides_how_many_are_at_work(
 
     stages.on_load, stages.on_merge = begin, end
     tasks = [replace(t, shots=sized(6000, 4000, t.shots)) for t in make_tasks(tmp_path, "abcdef")]
-    found = run(tasks, tmp_path, memory=memory, jobs=jobs, waits=lambda *where: waited.append(where))
+    recipe = replace(RECIPE, options=replace(RECIPE.options, network="none"))
+    found = run(tasks, tmp_path, recipe, memory=memory, jobs=jobs, waits=lambda *w: waited.append(w))
     assert statuses(found) == dict.fromkeys("abcdef", "merged")
     assert seen <= most
     assert bool(waited) == (most < jobs)
@@ -365,6 +366,19 @@ def sized(width: int, height: int, shots: Sequence[Shot]) -> tuple[Shot, ...]:
 def test_memory_is_estimated_on_the_safe_side(width: int, height: int, frames: int, measured: float) -> None:
     task = Task("x", sized(width, height, [Shot(Path("x"))] * frames), "")
     estimate = (memory_of(task)[0] + module.PROCESS) / 1e9
+    assert measured <= estimate + 0.03
+    assert estimate <= 1.35 * measured
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "frames", "measured"),
+    [(5657, 3182, 3, 1.05), (5657, 3182, 9, 2.49), (13333, 7500, 3, 2.49)],
+)
+def test_memory_with_a_network_is_estimated_on_the_safe_side(
+    width: int, height: int, frames: int, measured: float
+) -> None:
+    task = Task("x", sized(width, height, [Shot(Path("x"))] * frames), "")
+    estimate = (memory_of(task, by_network=True)[0] + module.PROCESS) / 1e9
     assert measured <= estimate + 0.03
     assert estimate <= 1.35 * measured
 
