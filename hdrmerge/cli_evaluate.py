@@ -12,7 +12,7 @@ import typer
 
 from .console import EXIT_FAILED, count, say, show_progress
 from .errors import InputError, OutputError
-from .options import Force, Quiet, check_targets
+from .options import Arithmetic, Device, Force, Precision, Quiet, check_targets, device_of
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation
@@ -47,10 +47,8 @@ def evaluate(
     fit_scale: Annotated[
         bool, typer.Option("--fit-scale", help="Bring each truth to the scale of its frames first.")
     ] = False,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where networks run.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(metavar="auto|fp32|fp16|bf16", help="Of the networks' arithmetic.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Arithmetic = Precision.auto,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +89,7 @@ def evaluate(
     """
     from .dataset import open_dataset
     from .evaluate import evaluate as judge
+    from .infer import open_engine
     from .weights import find
 
     to_stdout = report_file is not None and str(report_file) == "-"
@@ -99,15 +98,15 @@ def evaluate(
     if save and save.exists() and not (force or (save.is_dir() and not any(save.iterdir()))):
         raise OutputError(f"{save}: exists; name a new folder, or add --force to write into it")
     networks = [name for name in network or [] if name != "none"]
-    for name in networks:
-        find(name)  # before the work begins
+    for name in networks:  # before the work begins
+        open_engine(find(name), device_of(device), precision.value)
     cases = open_dataset(dataset, number, seed)
     with show_progress(not quiet, {"evaluate": 1.0}) as progress:
         found = judge(
             cases,
             networks,
-            device=device,
-            precision=precision,
+            device=device_of(device),
+            precision=precision.value,
             fit_scale=fit_scale,
             save=save,
             progress=lambda share: progress("evaluate", share),

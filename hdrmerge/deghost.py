@@ -128,9 +128,9 @@ def compare(
             yield sight
 
 
-def belief_in(deviation: Float, possible: float = POSSIBLE, certain: float = CERTAIN) -> Float:
+def belief_in(deviation: Float) -> Float:
     """Return the trust (h, w) in [0, 1] that a pooled deviation leaves."""
-    ghost = connected(deviation > possible**2, deviation > certain**2)
+    ghost = connected(deviation > POSSIBLE**2, deviation > CERTAIN**2)
     # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
     ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
     return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)

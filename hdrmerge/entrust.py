@@ -19,7 +19,7 @@ import numpy as np
 from .align import Alignment
 from .bracket import Frame
 from .deghost import Ghosts, Sight, Trust, compare, connected, tolerance
-from .exposure import Float, Mask, mu_law, smoothstep
+from .exposure import MU, Float, Mask, mu_law, smoothstep
 from .infer import Engine, run_tiled
 from .merge import LAST_RESORT, fade_of
 from .proxy import Proxy
@@ -173,7 +173,7 @@ def _gate(sights: Sequence[Sight]) -> Float:
 
 def _sigma(radiance: Float, variance: Float) -> Float:
     """Return the square root of the standard deviation in the domain of the mu-law, at most 1."""
-    slope = 5000.0 / np.log(5001.0) / (1.0 + 5000.0 * np.maximum(radiance, 0.0))
+    slope = MU / np.log1p(MU) / (1.0 + MU * np.maximum(radiance, 0.0))
     return np.asarray(np.minimum(np.sqrt(np.sqrt(np.maximum(variance, 0.0)) * slope), 1.0), np.float32)
 
 

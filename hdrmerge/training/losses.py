@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-SPAN = math.log(5001.0)
+from ..exposure import MU
+
+SPAN = math.log1p(MU)
 FLOOR = 1e-5  # mean square error (50 dB) below which a patch is good enough
 
 
