@@ -186,7 +186,7 @@ def merge(
     ev100 = ev100_of(anchor, "reference")
 
     from .form import StatedExposures
-    from .pipeline import MergeOptions, merge_bracket, write_outputs
+    from .pipeline import MergeOptions, merge_bracket, open_network, write_outputs
     from .response import save
     from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES, check_target
 
@@ -213,6 +213,7 @@ def merge(
         device=device_of(device),
         precision=precision.value,
     )
+    open_network(options)  # what cannot run is said before the work
     with show_progress(not quiet) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)

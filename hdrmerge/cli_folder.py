@@ -162,7 +162,7 @@ def batch(
     from .batch import Batch, Recipe, available_memory
     from .journal import NAME as JOURNAL
     from .journal import Journal, ReportFile
-    from .pipeline import MergeOptions
+    from .pipeline import MergeOptions, open_network
     from .shared import keep_anchor, known_curves, shared_anchor
     from .worklist import photographs_of, without_outputs, worklist
 
@@ -183,6 +183,8 @@ def batch(
         device=device_of(device),
         precision=precision.value,
     )
+    if not dry_run:
+        open_network(options)  # what cannot run is said once, before the work
     recipe = Recipe(options, compression.value, float32, operator.value)
     work = Batch(tasks, recipe, journal, photographs_of(found), force)
     if dry_run:

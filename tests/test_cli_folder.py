@@ -516,3 +516,13 @@ def test_names_come_as_they_are_written_and_nobody_has_to_read_them(folder: Path
     assert process.wait(30) == 0, errors
     assert errors.startswith("hdrmerge: 3 merged")
     process.stderr.close()
+
+
+def test_a_network_that_cannot_run_is_said_once_before_the_work(folder: Path) -> None:
+    Path("bad.onnx").write_bytes(b"junk")
+    result = batch("--network", "bad.onnx", code=1)
+    assert result.stderr.count("bad.onnx") == 1
+    result = batch("--network", "trust", "--device", "cuda:99", code=1)
+    assert result.stderr.count("cuda:99") == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert not Path("out").exists()
