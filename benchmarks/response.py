@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality import nanmean, read_scene, scene_view, score
 
 from hdrmerge.align import align
 from hdrmerge.curvefit import Evidence
+from hdrmerge.dataset import read_scene
 from hdrmerge.exposure import Response
 from hdrmerge.form import StatedExposures
 from hdrmerge.metering import POSITIONS, meter
-from hdrmerge.metrics import ev_rms
+from hdrmerge.metrics import ev_rms, psnr_mu, regions
 from hdrmerge.pipeline import MergeOptions, load_bracket, merge_bracket
 from hdrmerge.response import find_response, pair_differences
+from hdrmerge.scene import perspective_view
 from hdrmerge.simulate import Camera, Shake, Simulated, random_response, simulate_bracket
 from hdrmerge.simulate_files import write_jpegs
 from hdrmerge.tones import Tones, gather
@@ -94,9 +95,9 @@ def simulated(number: int, pictures: list[np.ndarray], moving: bool) -> Simulate
     rng = np.random.default_rng(1000 + number)
     curve = random_response(rng)
     frames = int(rng.choice([3, 3, 5, 7]))
-    movers = [scene_view(pictures[(number + k + 1) % len(pictures)], rng) for k in range(1 + number % 2)]
+    movers = [view_of(pictures[(number + k + 1) % len(pictures)], rng) for k in range(1 + number % 2)]
     return simulate_bracket(
-        scene_view(pictures[number % len(pictures)], rng),
+        view_of(pictures[number % len(pictures)], rng),
         rng,
         size=(480, 720),
         frames=frames,
@@ -125,9 +126,25 @@ def simulated_row(sim: Simulated, folder: Path) -> dict[str, Any]:
         row[f"{name}_ghosts"] = max(report.ghost_shares)
         log_ratio = np.log2(np.maximum(result.pixels[seen], 1e-6) / truth[seen])
         row[f"{name}_scale_ev"] = float(np.median(log_ratio))
-        scores = score(result.pixels, sim)
-        row |= {f"{name}_psnr_{region}": scores[f"psnr_mu {region}"] for region in ("whole", "moving")}
+        peak = 1.0 / min(sim.relative_exposures)  # nobody can know what lies beyond
+        merged, truth = (np.minimum(pixels, np.float32(peak)) for pixels in (result.pixels, sim.truth))
+        for region in ("whole", "moving"):
+            mask = regions(sim.moving, sim.saturated)[region]
+            row[f"{name}_psnr_{region}"] = psnr_mu(merged, truth, mask, peak=peak)
     return row
+
+
+def view_of(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a view in a panorama away from its poles, or the photograph itself."""
+    if scene.shape[1] != 2 * scene.shape[0]:
+        return scene
+    yaw, pitch = float(rng.uniform(0, 360)), float(rng.uniform(-15, 15))
+    return perspective_view(scene, (960, 1440), yaw, pitch, 75.0)
+
+
+def mean_of(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def simulated_rows(scenes: Path, count: int) -> dict[str, dict[str, Any]]:
@@ -141,7 +158,7 @@ def simulated_rows(scenes: Path, count: int) -> dict[str, dict[str, Any]]:
                 every.append(simulated_row(sim, Path(folder) / f"{kind}{number}"))
                 print(f"  {kind} {number:2d}", *(f"{k} {_text(v)}" for k, v in every[-1].items()), sep="  ")
             numbers = [key for key in every[0] if key != "verdict"]
-            rows[kind] = {key: nanmean([row[key] for row in every]) for key in numbers}
+            rows[kind] = {key: mean_of([row[key] for row in every]) for key in numbers}
             rows[kind]["found_ev_worst"] = max(row["found_ev"] for row in every)
             rows[kind]["found_ev_median"] = float(np.median([row["found_ev"] for row in every]))
             print(f"  {kind} mean", *(f"{k} {_text(v)}" for k, v in rows[kind].items()), sep="  ")

@@ -30,11 +30,13 @@ POSITIONS = 30_000  # looked at in every frame
 DARKEST, BRIGHTEST = 0.06, 0.97  # code: noise and rounding below, the fringe of clipping above
 DEEPEST = 0.015  # code: where frames have nothing else in common, tones down to here must do
 FLAT = 0.06  # code: largest range within 3 x 3 proxy pixels that is no edge
+FLATTEST, NOISIEST = 0.25, 0.2  # share of a frame that is flat in spite of noise, up to this range of codes
 BINS = 40  # tones a pair of frames is compared at
 FEWEST = 25  # pixels in a bin
 CENSORED = 0.35  # share of a bin that may be clipped or black in the other frame
 SHARED = 0.02  # share of the positions that a pair must show well exposed to be compared
 FLOOR_FROM = 5 / 255  # code: a black level lower than this is none
+PILED = 5 / 255  # code: range of the darkest tones, if they are black
 TILES = 16  # along the short side, for holding out every other one
 
 
@@ -128,7 +130,7 @@ def gather(
         inside = ((there > -1) & (there < [width, height])).reshape(len(x), -1).all(axis=1)
         code[n] = curve.encode(linear.mean(axis=1))
         spread = curve.encode(linear.max(axis=1)) - curve.encode(linear.min(axis=1))
-        usable[n] = (spread < FLAT) & inside[:, None] & alignments[n].used
+        usable[n] = (spread < _flat(spread[inside])) & inside[:, None] & alignments[n].used
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(sample, range(len(proxies))))
@@ -136,6 +138,16 @@ def gather(
     even = (x // tile + y // tile) % 2 == 0
     floor, ceiling = _floor(code, usable), _ceiling(code, usable)
     return Tones(code, _between(code, floor, ceiling), usable, even, _triple(floor), _triple(ceiling))
+
+
+def _flat(spread: NDArray[np.float32]) -> Double:
+    """Return the range of codes below which each channel of a frame has no edge, (3,).
+
+    Where noise alone is wider than that, as at ISO 6400, the flattest quarter of the frame will do.
+    """
+    if not len(spread):
+        return np.full(3, FLAT)
+    return np.clip(np.quantile(spread, FLATTEST, axis=0), FLAT, NOISIEST)
 
 
 def agreements(tones: Tones, shared: float = SHARED) -> Agreements:
@@ -180,16 +192,17 @@ def _medians(
 def _floor(code: NDArray[np.float32], usable: Mask) -> Double:
     """Return the codes (3,) of black: where frames of different exposure have the same darkest tones.
 
-    Film scans and faded prints have such a pedestal; in a photograph the darkest tones move with
-    the exposure, or are black.
+    Film scans and faded prints have such a pedestal, and tones pile up on it; in a photograph the
+    darkest tones move with the exposure, or are black.
     """
     floor = np.zeros(3)
     for channel in range(3):
         seen = [frame[ok, channel] for frame, ok in zip(code, usable[..., channel], strict=True)]
         seen = [tones for tones in seen if len(tones) >= 100]
-        levels = sorted((float(tones.mean()), float(np.percentile(tones, 2))) for tones in seen)
-        for (dark, low), (bright, high) in pairwise(levels):
-            if bright - dark > 0.5 * low and abs(high - low) < 2 / 255 and low > FLOOR_FROM:
+        levels = sorted((float(tones.mean()), *np.percentile(tones, [2, 0.2])) for tones in seen)
+        for (dark, low, _), (bright, high, least) in pairwise(levels):
+            same = abs(high - low) < 2 / 255 and high - least < PILED
+            if bright - dark > 0.5 * low and same and low > FLOOR_FROM:
                 floor[channel] = max(floor[channel], high)
     return floor
 
