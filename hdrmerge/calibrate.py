@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .align import Alignment
+from .attune import Difference, attune, described
 from .bracket import Bracket, Frame, Shot
 from .curvefit import DRIFT, Evidence, solve
 from .errors import ExposureError
@@ -111,6 +112,18 @@ def calibrate(
         as_srgb = tones if stored is SRGB else gather(proxies, alignments, SRGB)
         offsets = _offsets(as_srgb, stops, believed)
     offsets = _corrections(offsets, believed, reference)
+
+    curve = frames[reference].response
+    if developed:
+        differences = attune(tones, curve, stops + offsets, reference)
+        kept = {lie.frame for lie in lies} if trust == "exif" else set()
+        kept |= {n for n, frame in enumerate(frames) if frame.shot.source in ("times", "ev")}
+        for n in kept:  # whose exposure counts, although the pixels say otherwise
+            differences[n] = None
+        if any(differences):
+            warnings.append(_out_of_tune(frames[reference], described(differences)))
+            frames, proxies = _in_tune(frames, proxies, differences)
+            offsets = offsets + [one.at_white if one else 0.0 for one in differences]
 
     exposures = base * np.exp2(stops + offsets)
     frames = [_exposed(frame, float(value)) for frame, value in zip(frames, exposures, strict=True)]
@@ -223,7 +236,10 @@ def _hint(shots: Sequence[Shot]) -> Double | None:
 def _offsets(tones: Tones, stops: Double, believed: Double) -> Double:
     """Return the errors of stated exposures under a curve that is known; ``tones`` are in sRGB codes."""
     solution = solve([Evidence(tones, stops, believed)], rigid=True)
-    return np.zeros(len(stops)) if solution is None else solution.stops[0] - stops
+    if solution is None:
+        return np.zeros(len(stops))
+    compared = np.array([bool(links) for links in solution.links[0]])
+    return np.where(compared, solution.stops[0] - stops, 0.0)
 
 
 def _corrections(offsets: Double, believed: Double, reference: int) -> Double:
@@ -264,6 +280,30 @@ def _complaints(verdict: Verdict, frame: Frame) -> list[str]:
         f"({verdict.after:.2f} EV) than under sRGB ({verdict.before:.2f} EV); "
         "merged alone with --response auto they get their own"
     ]
+
+
+def _in_tune(
+    frames: Sequence[Frame], proxies: Sequence[Proxy], differences: Sequence[Difference | None]
+) -> tuple[list[Frame], list[Proxy]]:
+    """Return frames without what they differ from the reference by tone, and their proxies."""
+
+    def tuned(n: int) -> tuple[Frame, Proxy]:
+        difference = differences[n]
+        if difference is None:
+            return frames[n], proxies[n]
+        frame = with_response(frames[n], difference.taken_out_of(frames[n].response))
+        return frame, shrink(frame)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pairs = list(pool.map(tuned, range(len(frames))))
+    return [frame for frame, _ in pairs], [proxy for _, proxy in pairs]
+
+
+def _out_of_tune(frame: Frame, size: str) -> str:
+    return (
+        f"{frame.shot.path}: frames differ from it by up to {size} under the response curve "
+        f"{frame.response.name} and the stated exposures; they were brought to its tones"
+    )
 
 
 def _exposed(frame: Frame, exposure: float) -> Frame:

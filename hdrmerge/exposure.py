@@ -161,6 +161,13 @@ class Response:
         columns = [np.interp(linear[..., c], self.table[:, c], knots) for c in range(3)]
         return np.stack(columns, axis=-1).astype(np.float32)
 
+    def level(self, code: Array, channel: Array) -> Array:
+        """Return log2 of the linear light of codes in [0, 1], each of one channel; both of shape (R,)."""
+        knots = np.linspace(0.0, 1.0, len(self.table))
+        table = np.log2(np.maximum(self.table.astype(np.float64), 2.0**-20))
+        columns = np.stack([np.interp(code, knots, table[:, c]) for c in range(3)])
+        return np.asarray(columns[channel, np.arange(len(code))])
+
 
 def _gamma22(code: Array) -> Array:
     return np.asarray(code, dtype=np.float64) ** 2.2

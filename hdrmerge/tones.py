@@ -72,6 +72,11 @@ class Tones:
             even=self.even[positions],
         )
 
+    def as_stored(self, code: Double, channel: NDArray[np.intp]) -> Double:
+        """Return codes as the files hold them, of codes between black and clipping; all of shape (R,)."""
+        black, white = (srgb_decode(np.array(ends))[channel] for ends in (self.floor, self.ceiling))
+        return np.asarray(srgb_encode(black + srgb_decode(code) * (white - black)))
+
     def deeper(self) -> Tones:
         """Return the same tones with the darkest ones in use."""
         return replace(self, darkest=DEEPEST)

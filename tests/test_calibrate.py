@@ -105,9 +105,26 @@ def test_a_curve_serves_other_brackets(ramp: np.ndarray, elsewhere: np.ndarray, 
 def test_a_given_curve_that_fits_worse_than_srgb_is_said(ramp: np.ndarray, tmp_path: Path) -> None:
     paths = write_jpegs(photographed(ramp, Response.named("srgb")), tmp_path)
     _, report = merge_bracket(paths, MergeOptions(response=typical()))
-    (warning,) = report.warnings
+    warning = report.warnings[0]
     assert "--response auto" in warning
     assert "camera" in warning
+
+
+def test_frames_under_a_wrong_curve_are_brought_to_the_tones_of_the_reference(
+    ramp: np.ndarray, tmp_path: Path
+) -> None:
+    """The result is what the reference looks like under that curve, seamlessly, and this is said."""
+    sim = photographed(ramp, Response.named("srgb"), frames=3, step_ev=2.0)
+    power = np.float32(np.exp(0.3))
+    wrong = Response("wrong", Response.named("srgb").table ** power)
+    paths = write_jpegs(sim, tmp_path)
+    merged, report = merge_bracket(paths, MergeOptions(response=wrong))
+    assert any("brought to its tones" in warning for warning in report.warnings)
+    seen = (sim.truth > 0.02) & (sim.truth < 0.9) & ~sim.moving[..., None]
+    off = np.log2(merged.pixels[seen] / sim.truth[seen] ** power)
+    assert np.abs(np.median(off)) < 0.02
+    assert float(np.sqrt(np.mean(np.square(off)))) < 0.1
+    assert stops(report) == pytest.approx([-2.0 * power, 0.0, 2.0 * power], abs=0.1)
 
 
 def test_one_curve_from_many_brackets(ramp: np.ndarray, elsewhere: np.ndarray, tmp_path: Path) -> None:
