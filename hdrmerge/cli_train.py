@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,12 @@ from .options import Device, Force, Quiet, check_targets, device_of
 if TYPE_CHECKING:
     from torch import nn
 
+    from .training.lesson import Lesson, Recipe
     from .training.make import Made
-    from .training.train import Recipe, State
+    from .training.train import State
     from .training.validate import Scores
 
+BRACKETS = 2000
 HELD_OUT = 200  # brackets of the scenes set aside
 SCORED = 40  # of these while training goes on; all of them at the end
 NEEDED = ("torch", "safetensors", "onnx")
@@ -39,52 +42,99 @@ def main() -> None:
     """
 
 
+# --- the options that all of them share -----------------------------------------------------------
+
+Scenes = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER", readable=False, show_default=False, help="HDR scenes to photograph: .exr, .hdr."
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE.onnx",
+        readable=False,
+        show_default=False,
+        help="The weights file to write.",
+    ),
+]
+Budget = Annotated[str, typer.Option(metavar="TIME", help="How long to train: 90m, 2h, 45s, 1h30m.")]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        readable=False,
+        help="Where examples are, or are made.",
+        show_default="examples beside the checkpoint",
+    ),
+]
+Brackets = Annotated[int, typer.Option(min=1, metavar="N", help="Brackets to make examples of, 8 MB each.")]
+HeldOut = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Brackets of the scenes set aside, 20 MB each.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes that make examples, 1.2 GB each.",
+        show_default="all processors",
+    ),
+]
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.onnx", readable=False, show_default=False, help="Weights to start a new run from."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        readable=False,
+        help="Where the run goes on from after a kill.",
+        show_default="the output's name with .safetensors",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Stop after so many steps in all; 0 writes what the checkpoint holds.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of examples, first weights and batches.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", help="What the scenes are and their licence, for the card.", show_default=False
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.png",
+        readable=False,
+        help="A picture of curves and results, drawn anew with every score.",
+        show_default="the checkpoint's name with .png",
+    ),
+]
+
+
 @app.command(no_args_is_help=True)
 def merge(
-    scenes: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", readable=False, show_default=False, help="HDR scenes to photograph: .exr, .hdr."
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.onnx",
-            readable=False,
-            show_default=False,
-            help="The weights file to write.",
-        ),
-    ],
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to train: 90m, 2h, 45s, 1h30m.")
-    ] = "90m",
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            readable=False,
-            help="Where examples are, or are made.",
-            show_default="examples beside the checkpoint",
-        ),
-    ] = None,
-    brackets: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Brackets to make examples of, 8 MB each.")
-    ] = 2000,
-    held_out: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Brackets of the scenes set aside, 20 MB each.")
-    ] = HELD_OUT,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Processes that make examples, 1.2 GB each.",
-            show_default="all processors",
-        ),
-    ] = None,
+    scenes: Scenes,
+    output: Output,
+    budget: Budget = "90m",
+    examples: Examples = None,
+    brackets: Brackets = BRACKETS,
+    held_out: HeldOut = HELD_OUT,
+    workers: Workers = None,
     network: Annotated[str, typer.Option(metavar="NAME", help="The architecture to train.")] = "trust",
     config: Annotated[
         str | None,
@@ -94,47 +144,13 @@ def merge(
             show_default="that of the checkpoint, of --init, or its own",
         ),
     ] = None,
-    init: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.onnx", readable=False, show_default=False, help="Weights to start a new run from."
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            readable=False,
-            help="Where the run goes on from after a kill.",
-            show_default="the output's name with .safetensors",
-        ),
-    ] = None,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Stop after so many steps in all; 0 writes what the checkpoint holds.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of examples, first weights and batches.")] = 0,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT", help="What the scenes are and their licence, for the card.", show_default=False
-        ),
-    ] = "",
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png",
-            readable=False,
-            help="A picture of curves and results, drawn anew with every score.",
-            show_default="the checkpoint's name with .png",
-        ),
-    ] = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    data: Data = "",
+    plot: Plot = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -151,51 +167,212 @@ def merge(
 
     Example: hdrmerge train merge --scenes scenes/train -o mine.onnx --budget 2h
     """
-    seconds = seconds_of(budget)
-    if output.suffix.lower() != ".onnx":
-        raise typer.BadParameter(f"{output}: a weights file ends in .onnx", param_hint="-o")
+    run = Run.of(locals())
     stated = config_of(config)
-    choice = device_of(device)
-    checkpoint = checkpoint or output.with_suffix(".safetensors")
-    examples = examples or checkpoint.parent / "examples"
-    plot = plot or checkpoint.with_suffix(".png")
-    if plot.suffix.lower() != ".png":
-        raise typer.BadParameter(f"{plot}: the picture is a .png", param_hint="--plot")
-    _check_installed()
+    run.check()
+    from .training import trust
 
+    def prepare(common: dict[str, Any]) -> Recipe:
+        found = run.design()
+        if stated is not None:
+            return trust.TrustRecipe(network, stated, **common)
+        return trust.TrustRecipe(*(found or (network, {})), **common)
+
+    carry_out(run, trust.TrustLesson, prepare)
+
+
+@app.command(no_args_is_help=True)
+def hdrgan(
+    scenes: Scenes,
+    output: Output,
+    budget: Budget = "90m",
+    examples: Examples = None,
+    brackets: Brackets = BRACKETS,
+    held_out: HeldOut = HELD_OUT,
+    workers: Workers = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Channels at full resolution, twice and four times that below it.",
+            show_default="that of the checkpoint, of --init, or 32",
+        ),
+    ] = None,
+    residual: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual/--paper",
+            help="Add to the reference, or say everything as the paper's network does.",
+            show_default="that of the checkpoint, of --init, or --residual",
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.0, metavar="X", help="The highest learning rate.")] = 3e-4,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Patches of 128 px a step.")] = 4,
+    adversarial: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="The share of the budget, at its end, in which a discriminator takes part.",
+        ),
+    ] = 0.0,
+    gan_weight: Annotated[
+        float, typer.Option(min=0.0, metavar="X", help="Of what the discriminator says; 1 is the paper's.")
+    ] = 1.0,
+    spectral: Annotated[
+        bool, typer.Option("--spectral", help="Normalise weights by their largest singular values.")
+    ] = False,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    steps: Steps = None,
+    seed: Seed = 0,
+    data: Data = "",
+    plot: Plot = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the network that makes HDR of three exposures (HDR-GAN).
+
+    Examples are those of `hdrmerge train merge`, made once, and may be
+    shared by --examples. Of each, the reference and its nearest shorter
+    and longer neighbours are shown. The network learns to be near to the
+    truth; with --adversarial also, towards the end, to be taken for it
+    by a second network. --spectral, --adversarial and --gan-weight are
+    to be repeated when a run goes on.
+
+    Full width is for a GPU, as are larger batches and a run of days; on
+    a CPU choose --width 16. Rates much above the default let the network
+    die (its last features are 0 everywhere and stay so).
+
+    Example: hdrmerge train hdrgan --scenes scenes/train -o mine.onnx --width 16
+    """
+    run = Run.of(locals())
+    run.check()
+    from .training.hdrgan import HdrGanLesson, HdrGanRecipe
+
+    def prepare(common: dict[str, Any]) -> Recipe:
+        architecture, config = run.design() or ("hdrgan", {"width": 32, "residual": True})
+        stated = {"width": width, "residual": residual}
+        config |= {name: value for name, value in stated.items() if value is not None}
+        return HdrGanRecipe(
+            architecture,
+            config,
+            rate=rate,
+            batch=batch,
+            adversarial=adversarial,
+            gan_weight=gan_weight,
+            spectral=spectral,
+            **common,
+        )
+
+    carry_out(run, HdrGanLesson, prepare)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the options that all commands share ask for; fields have their names."""
+
+    scenes: Path
+    output: Path
+    budget: str
+    examples: Path | None
+    brackets: int
+    held_out: int
+    workers: int | None
+    init: Path | None
+    checkpoint: Path | None
+    device: str
+    steps: int | None
+    seed: int
+    data: str
+    plot: Path | None
+    force: bool
+    quiet: bool
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Run:
+        """Pick them from the options of a command."""
+        return cls(**{field.name: options[field.name] for field in fields(cls)})
+
+    @property
+    def resumed(self) -> Path:
+        """The checkpoint."""
+        return self.checkpoint or self.output.with_suffix(".safetensors")
+
+    @property
+    def picture(self) -> Path:
+        return self.plot or self.resumed.with_suffix(".png")
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Where the examples to train on are, and those held out."""
+        examples = self.examples or self.resumed.parent / "examples"
+        return examples / "train", examples / "held_out"
+
+    def check(self) -> None:
+        """Raise where this cannot be done, before the work."""
+        seconds_of(self.budget)
+        if self.output.suffix.lower() != ".onnx":
+            raise typer.BadParameter(f"{self.output}: a weights file ends in .onnx", param_hint="-o")
+        device_of(self.device)
+        if self.picture.suffix.lower() != ".png":
+            raise typer.BadParameter(f"{self.picture}: the picture is a .png", param_hint="--plot")
+        _check_installed()
+        check_targets([self.output], [self.init] if self.init else [], self.force)
+        if self.steps == 0 and not self.resumed.exists():
+            raise NetworkError(f"{self.resumed}: no checkpoint there to write; name one with --checkpoint")
+
+    def design(self) -> tuple[str, dict[str, Any]] | None:
+        """Return architecture and configuration, as the checkpoint says or ``--init`` does, else None."""
+        if self.resumed.exists():
+            from .training.train import design_in
+
+            return design_in(self.resumed)
+        if self.init is not None:
+            from .weights import find, read_card
+
+            card = read_card(find(str(self.init)))
+            return card["architecture"], card["config"]
+        return None
+
+
+def carry_out(
+    run: Run, lesson_of: Callable[..., Lesson], prepare: Callable[[dict[str, Any]], Recipe]
+) -> None:
+    """Make the examples, give the lesson, and write the network; ``prepare`` completes the recipe."""
     from .training.release import write_network
-    from .training.train import Recipe, load_mean, train
-    from .training.validate import validate
+    from .training.train import load_mean, train
 
-    check_targets([output], [init] if init else [], force)
-    if steps == 0 and not checkpoint.exists():
-        raise NetworkError(f"{checkpoint}: no checkpoint there to write; name one with --checkpoint")
-    where = _resolved(choice)
-    folders = examples / "train", examples / "held_out"
-    if steps != 0:
-        _make_examples(scenes, folders, (brackets, held_out), workers or _processors(), seed, quiet)
-    architecture, design = _design(network, stated, checkpoint, init)
-    recipe = Recipe(architecture, design, seconds, seed=seed, validate_every=max(300.0, seconds / 24))
-    files = sorted(folders[1].glob("*.npy"))[:held_out]
+    where = _resolved(device_of(run.device))
+    folders, seconds = run.folders, seconds_of(run.budget)
+    recipe = prepare({"budget": seconds, "seed": run.seed, "validate_every": max(300.0, seconds / 24)})
+    start = _weights_in(run.init) if run.init and not run.resumed.exists() else None
+    lesson = lesson_of(recipe, where, start)
+    if run.steps != 0:
+        wanted = run.brackets, run.held_out
+        _make_examples(run.scenes, folders, wanted, run.workers or _processors(), run.seed, run.quiet)
+    files = sorted(folders[1].glob("*.npy"))[: run.held_out]
     few = files[:: max(len(files) // SCORED, 1)][:SCORED]
-    if steps != 0:
-        with show_training(recipe, not quiet) as bar:
+    if run.steps != 0:
+        with show_training(lesson, not run.quiet) as bar:
 
             def on_scores(mean: nn.Module, state: State, scores: Scores) -> None:
                 from .training.plot import draw
 
                 bar.scored(state, scores)
-                draw(plot, mean, state, scores, few)
+                draw(run.picture, lesson, mean, state, scores, few)
 
-            start = _weights_in(init) if init and not checkpoint.exists() else None
-            train(recipe, folders[0], few, checkpoint, where, steps, bar.step, on_scores, start)
-    mean, state = load_mean(checkpoint, recipe)
-    scores = validate(mean.to(where), files)
-    card = write_network(output, mean, recipe, state, scores, data, _named(where))
-    if not quiet:
+            train(lesson, folders[0], few, run.resumed, run.steps, bar.step, on_scores)
+    mean, state = load_mean(run.resumed, recipe)
+    scores = lesson.validate(mean.to(where), files)
+    card = write_network(run.output, lesson, mean, state, scores, run.data, _named(where))
+    if not run.quiet:
         figures = ", ".join(f"{name} {value:g}" for name, value in card["metrics"].items())
         say(f"{count(state.step, 'step')}, {state.elapsed / 60:.0f} min{f'; {figures}' if figures else ''}")
-        print(output)
+        print(run.output)
 
 
 # --- what is asked for ----------------------------------------------------------------------------
@@ -257,24 +434,6 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _design(
-    network: str, config: dict[str, Any] | None, checkpoint: Path, init: Path | None
-) -> tuple[str, dict[str, Any]]:
-    """Return architecture and configuration: as stated, as the checkpoint says, as ``--init`` does."""
-    if config is not None:
-        return network, config
-    if checkpoint.exists():
-        from .training.train import design_in
-
-        return design_in(checkpoint) or (network, {})
-    if init is not None:
-        from .weights import find, read_card
-
-        card = read_card(find(str(init)))
-        return card["architecture"], card["config"]
-    return network, {}
-
-
 def _weights_in(path: Path) -> dict[str, Any]:
     """Return the weights of a file as tensors."""
     import torch
@@ -334,9 +493,9 @@ def show_making(what: str, wanted: bool) -> Iterator[Callable[[int, int], None]]
 class TrainingBar:
     """Step, loss, rate, speed, time left and the last held-out scores."""
 
-    def __init__(self, recipe: Recipe, wanted: bool, bar: Any = None) -> None:
-        self._recipe, self._wanted, self._bar = recipe, wanted, bar
-        self._row = bar.add_task("", total=recipe.budget) if bar else None
+    def __init__(self, lesson: Lesson, wanted: bool, bar: Any = None) -> None:
+        self._lesson, self._recipe, self._wanted, self._bar = lesson, lesson.recipe, wanted, bar
+        self._row = bar.add_task("", total=lesson.recipe.budget) if bar else None
         self._loss: float | None = None
         self._start: tuple[int, float] | None = None
         self._held_out = ""
@@ -354,7 +513,7 @@ class TrainingBar:
         left = max(self._recipe.budget - state.elapsed, 0)
         parts = [
             f"step {state.step}",
-            f"loss {self._loss:.3f}",
+            f"loss {self._loss:.4f}",
             f"rate {rate:.1e}",
             f"{speed:.0f} patches/s",
             f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f} left",
@@ -364,7 +523,8 @@ class TrainingBar:
 
     def scored(self, state: State, scores: Scores) -> None:
         """Say how good the network is by now."""
-        found, others = scores["trust"], scores["classical"]
+        rival = self._lesson.rivals[0]
+        found, others = scores[self._lesson.own], scores[rival]
         self._held_out = f"held out {found['whole']:.2f} dB"
         if self._wanted:
             parts = [
@@ -372,18 +532,18 @@ class TrainingBar:
                 for region, value in found.items()
                 if value == value  # some regions may be nowhere
             ]
-            say(f"step {state.step}, {state.elapsed / 60:.0f} min, dB (over classical): {', '.join(parts)}")
+            say(f"step {state.step}, {state.elapsed / 60:.0f} min, dB (over {rival}): {', '.join(parts)}")
 
 
 @contextmanager
-def show_training(recipe: Recipe, wanted: bool) -> Iterator[TrainingBar]:
+def show_training(lesson: Lesson, wanted: bool) -> Iterator[TrainingBar]:
     """Show one line for the whole run on stderr; where it is no terminal, only the scores."""
     if not (wanted and sys.stderr.isatty()):
-        yield TrainingBar(recipe, wanted)
+        yield TrainingBar(lesson, wanted)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = BarColumn(bar_width=20), TextColumn("{task.description}")
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield TrainingBar(recipe, wanted, bar)
+        yield TrainingBar(lesson, wanted, bar)

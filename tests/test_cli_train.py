@@ -85,12 +85,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pytest.importorskip("onnx")
     from made_examples import SIZE, SQUARE, TINY, write_scenes
 
-    from hdrmerge.training import make, train
+    from hdrmerge.training import make, trust
 
     monkeypatch.chdir(tmp_path)
     write_scenes(Path("scenes"), "a", "b")
     monkeypatch.setattr(make, "Order", partial(make.Order, size=SIZE, square=SQUARE))
-    monkeypatch.setattr(train, "Recipe", partial(train.Recipe, batch=2, size=32))
+    monkeypatch.setattr(trust, "TrustRecipe", partial(trust.TrustRecipe, batch=2, size=32))
     options: dict[str, Any] = {
         "scenes": "scenes",
         "output": "mine.onnx",
@@ -107,9 +107,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def state() -> Any:
     from made_examples import TINY
 
-    from hdrmerge.training.train import Recipe, load_mean
+    from hdrmerge.training.train import load_mean
+    from hdrmerge.training.trust import TrustRecipe
 
-    return load_mean(Path("mine.safetensors"), Recipe(config=TINY))[1]
+    return load_mean(Path("mine.safetensors"), TrustRecipe(config=TINY))[1]
 
 
 def done(*arguments: str) -> Result:
@@ -190,6 +191,42 @@ def test_an_unknown_network_is_told(small: list[str]) -> None:
     assert "'nonesuch' is unknown" in result.stderr
 
 
+def hdrgan(*arguments: str) -> Result:
+    return CliRunner().invoke(cli_train.app, ["hdrgan", *arguments])
+
+
+def test_hdrgan_shares_the_examples_and_goes_on(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from hdrmerge.training import hdrgan as lesson
+    from hdrmerge.training import make
+
+    monkeypatch.setattr(make, "Order", partial(make.Order, square=96))
+    monkeypatch.setattr(lesson, "HdrGanRecipe", partial(lesson.HdrGanRecipe, size=80))
+    plain = [part for part in small if part not in ("--config", small[small.index("--config") + 1])]
+    result = hdrgan(*plain, "--width", "4", "--paper", "--batch", "1", "--steps", "2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "mine.onnx\n"
+    card = weights.read_card(Path("mine.onnx"))
+    assert (card["architecture"], card["config"]) == ("hdrgan", {"width": 4, "residual": False})
+    assert card["steps"] == 2
+    assert "no discriminator" in card["recipe"]
+    assert {"psnr_mu", "over_classical", "over_out1", "over_everywhere"} <= set(card["metrics"])
+
+    # Width and form are the checkpoint's; a discriminator may join in; the file may be a start.
+    options = ["--adversarial", "1", "--gan-weight", "0.01", "--batch", "1", "--steps", "3"]
+    result = hdrgan(*plain, *options, "--force")
+    assert result.exit_code == 0, result.output
+    card = weights.read_card(Path("mine.onnx"))
+    assert card["config"] == {"width": 4, "residual": False}
+    assert "discriminator in the last 100% of it, weight 0.01" in card["recipe"]
+    options = ["-o", "next.onnx", "--init", "mine.onnx", "--spectral", "--batch", "1", "--steps", "1"]
+    result = hdrgan(*plain, *options)
+    assert result.exit_code == 0, result.output
+    assert weights.read_card(Path("next.onnx"))["config"] == card["config"]
+    result = run(*plain, "-o", "wrong.onnx", "--init", "mine.onnx")
+    assert result.exit_code == 1
+    assert "'hdrgan' is learned in another way" in result.stderr
+
+
 def test_a_device_that_is_not_there_is_told() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -214,15 +251,19 @@ class FakeBar:
 
 def test_the_bar_tells_where_the_run_is(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    from hdrmerge.training.train import Recipe, State
-    from hdrmerge.training.validate import METHODS, REGIONS
+    from made_examples import TINY
+
+    from hdrmerge.training.train import State
+    from hdrmerge.training.trust import TrustLesson, TrustRecipe
+    from hdrmerge.training.validate import REGIONS
 
     shown = FakeBar()
-    bar = cli_train.TrainingBar(Recipe(budget=7200, batch=16, rate=1e-3), True, shown)
+    lesson = TrustLesson(TrustRecipe(config=TINY, budget=7200, batch=16, rate=1e-3))
+    bar = cli_train.TrainingBar(lesson, True, shown)
     bar.step(State(100, 1800.0), -20.0)
     bar.step(State(120, 1810.0), -30.0)
-    assert shown.rows[-1] == "step 120  loss -20.200  rate 8.7e-04  32 patches/s  1:29:50 left"
-    scores = {name: dict.fromkeys(REGIONS, 33.0) for name in METHODS}
+    assert shown.rows[-1] == "step 120  loss -20.2000  rate 8.7e-04  32 patches/s  1:29:50 left"
+    scores = {name: dict.fromkeys(REGIONS, 33.0) for name in lesson.rows}
     scores["trust"] = scores["trust"] | {"whole": 34.5, "moving_saturated": float("nan")}
     bar.scored(State(120, 1810.0), scores)
     bar.step(State(121, 1810.5), -30.0)

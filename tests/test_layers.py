@@ -16,7 +16,7 @@ PACKAGE = Path(hdrmerge.__file__).parent
 LAYERS = (
     "errors complaints",
     "exposure networks networks.layers",
-    "bracket colour fileformat rgbe tiles networks.trust",
+    "bracket colour fileformat rgbe tiles networks.trust networks.hdrgan",
     "intact",
     "raw render metrics scene judge",
     "operators metadata form proxy exif simulate roll leftover",
@@ -25,15 +25,16 @@ LAYERS = (
     "weights drift dataset",
     "infer deghost",
     "merge curvefit journal worklist",
-    "entrust response",
-    "metering",
+    "entrust fuse response",
+    "metering attune",
     "calibrate",
     "pipeline",
     "batch shared evaluate",
-    "training training.camera training.losses",
+    "training training.camera training.losses training.discriminator",
     "training.scenes training.examples",
     "training.batches training.validate training.make",
-    "training.train",
+    "training.lesson",
+    "training.train training.trust training.hdrgan",
     "training.plot training.release",
     "console",
     "options",
@@ -113,7 +114,7 @@ def test_the_walk_sees_imports() -> None:
     assert {"networks", "weights"} <= imports("infer")  # from . import networks, weights
     assert "errors" in imports("networks")  # from ..errors, in the __init__ of a package
     assert imports("networks.trust") == {"networks.layers"}  # from .layers
-    assert {"networks.trust", "training.examples"} <= imports("training.validate")  # from ..networks.trust
+    assert {"networks.trust", "training.lesson"} <= imports("training.trust")  # from ..networks.trust
 
 
 @pytest.mark.parametrize(

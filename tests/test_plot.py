@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch", reason="training needs the extra train")
 from made_examples import TINY, noise, write_examples  # noqa: E402
 
 from hdrmerge.errors import OutputError  # noqa: E402
-from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.training.plot import PANEL, Line, diagram, diagrams, draw, samples, smoothed, ticks  # noqa: E402
 from hdrmerge.training.train import State  # noqa: E402
-from hdrmerge.training.validate import METHODS, REGIONS  # noqa: E402
+from hdrmerge.training.trust import TrustLesson, TrustRecipe  # noqa: E402
+from hdrmerge.training.validate import REGIONS  # noqa: E402
 
 BLUE = (255, 0, 0)
 LEVEL = dict.fromkeys(REGIONS, 33.0)
-SCORES = dict.fromkeys(METHODS, LEVEL)
+SCORES = dict.fromkeys(TrustLesson.rows, LEVEL)
 
 
 def state(rows: int) -> State:
@@ -66,7 +66,7 @@ def test_axes_have_a_few_round_numbers(low: float, high: float) -> None:
 
 def test_diagrams_stand_side_by_side() -> None:
     for rows in (0, 1, 5):
-        assert diagrams(state(rows), SCORES).shape == (PANEL[0], 3 * PANEL[1], 3)
+        assert diagrams(state(rows), SCORES, "classical").shape == (PANEL[0], 3 * PANEL[1], 3)
 
 
 def test_results_stand_beside_the_truth(tmp_path: Path) -> None:
@@ -76,7 +76,8 @@ def test_results_stand_beside_the_truth(tmp_path: Path) -> None:
         example.truth[:] = np.float16(0.6)
         example.frames[:, 8] = 0  # none is shorter: the peak is 1
         example.save(tmp_path / f"{number:06d}.npy")
-    picture = samples(build("trust", TINY), sorted(tmp_path.glob("*.npy")))
+    lesson = TrustLesson(TrustRecipe(config=TINY))
+    picture = samples(lesson, lesson.mean, sorted(tmp_path.glob("*.npy")))
     height, width = 64 + 4, 4 * (96 + 4)
     assert picture.shape == (28 + 4 * height, width, 3)
     truth = picture[28:, 3 * width // 4 :][:height]
@@ -86,8 +87,9 @@ def test_results_stand_beside_the_truth(tmp_path: Path) -> None:
 def test_a_picture_is_written_and_replaced(tmp_path: Path) -> None:
     files = sorted(write_examples(tmp_path / "examples", 2, 3).glob("*.npy"))
     path = tmp_path / "pictures" / "run.png"
+    lesson = TrustLesson(TrustRecipe(config=TINY))
     for rows, held_out in ((2, files), (3, [])):
-        draw(path, build("trust", TINY), state(rows), SCORES, held_out)
+        draw(path, lesson, lesson.mean, state(rows), SCORES, held_out)
         assert [file.name for file in path.parent.iterdir()] == ["run.png"]
         picture = cv2.imread(str(path))
         assert picture is not None
@@ -96,5 +98,6 @@ def test_a_picture_is_written_and_replaced(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    lesson = TrustLesson(TrustRecipe(config=TINY))
     with pytest.raises(OutputError, match="cannot be written"):
-        draw(tmp_path / "file" / "run.png", build("trust", TINY), state(1), SCORES, [])
+        draw(tmp_path / "file" / "run.png", lesson, lesson.mean, state(1), SCORES, [])

@@ -21,10 +21,11 @@ from hdrmerge.exposure import mu_law, mu_law_inverse  # noqa: E402
 from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.training import train as loop  # noqa: E402
 from hdrmerge.training.batches import Batch, collate, cut_patch  # noqa: E402
-from hdrmerge.training.train import Recipe, State, design_in, load_mean, rate_at, step_loss, train  # noqa: E402
+from hdrmerge.training.train import State, design_in, load_mean, rate_at, train  # noqa: E402
+from hdrmerge.training.trust import TrustLesson, TrustRecipe  # noqa: E402
 from hdrmerge.training.validate import REGIONS, Scores  # noqa: E402
 
-RECIPE = Recipe(config=TINY, budget=100.0, batch=2, size=32)
+RECIPE = TrustRecipe(config=TINY, budget=100.0, batch=2, size=32)
 
 
 @pytest.fixture
@@ -46,12 +47,15 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         stream[:] = [cycle(batches)]
 
     restart()
-    monkeypatch.setattr(loop, "_batches", lambda *a: (batch for batch in stream[0]))
+    monkeypatch.setattr(TrustLesson, "batches", lambda *a: (batch for batch in stream[0]))
     return restart
 
 
-def run(folder: Path, steps: int | None = None, recipe: Recipe = RECIPE, **options: Any) -> torch.nn.Module:
-    return train(recipe, folder, [], folder / "run.safetensors", steps=steps, **options)
+def run(
+    folder: Path, steps: int | None = None, recipe: TrustRecipe = RECIPE, init: Any = None, **options: Any
+) -> torch.nn.Module:
+    lesson = TrustLesson(recipe, init=init)
+    return train(lesson, folder, [], folder / "run.safetensors", steps=steps, **options)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -69,7 +73,7 @@ def test_it_learns(tmp_path: Path) -> None:
         example.reference[3] = 0.3
         example.save(tmp_path / f"{seed:06d}_0.npy")
     losses: list[float] = []
-    recipe = Recipe(config=TINY, budget=1e6, batch=2, size=32, rate=0.5)  # all in the warm-up
+    recipe = TrustRecipe(config=TINY, budget=1e6, batch=2, size=32, rate=0.5)  # all in the warm-up
     run(tmp_path, 20, recipe, tell=lambda state, loss: losses.append(loss))
     assert len(losses) == 20
     assert all(map(math.isfinite, losses))
@@ -100,7 +104,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         run(tmp_path / "killed", 6, tell=kill)
     given()
     told: list[tuple[int, float]] = []
-    stream = loop._batches()  # type: ignore[call-arg]
+    stream = TrustLesson.batches()  # type: ignore[call-arg]
     list(islice(stream, 4))  # what the steps until the checkpoint have used
     run(tmp_path / "killed", 6, tell=lambda state, loss: told.append((state.step, state.elapsed)))
     assert told == [(5, 5.0), (6, 6.0)]
@@ -115,7 +119,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
 def test_the_budget_ends_it_over_all_runs(tmp_path: Path, clock: None, given: Callable[[], None]) -> None:
     rates: list[float] = []
-    recipe = Recipe(config=TINY, budget=10.0, batch=2, size=32)
+    recipe = TrustRecipe(config=TINY, budget=10.0, batch=2, size=32)
     run(tmp_path, 4, recipe)
     run(tmp_path, None, recipe, tell=lambda state, loss: rates.append(state.step))
     assert rates == [5, 6, 7, 8, 9, 10]
@@ -128,10 +132,10 @@ def test_the_budget_ends_it_over_all_runs(tmp_path: Path, clock: None, given: Ca
 def test_scores_are_taken_as_it_goes_and_at_the_end(tmp_path: Path, clock: None) -> None:
     folder = write_examples(tmp_path / "examples", 2, 3)
     files = sorted(folder.glob("*.npy"))[:1]
-    recipe = Recipe(config=TINY, budget=100.0, batch=2, size=32, validate_every=1.5)
+    recipe = TrustRecipe(config=TINY, budget=100.0, batch=2, size=32, validate_every=1.5)
     told: list[tuple[int, Scores]] = []
     train(
-        recipe,
+        TrustLesson(recipe),
         folder,
         files,
         tmp_path / "run.safetensors",
@@ -160,19 +164,19 @@ def test_the_loss_is_least_where_the_truth_is_found() -> None:
     example = noise(frames=2)
     linear = mu_law_inverse(example.reference[:3].astype(np.float32))
     example.frames[:, :3] = example.truth[:] = mu_law(linear).astype(np.float16)
-    network = build("trust", TINY).requires_grad_(False)
+    lesson = TrustLesson(RECIPE)
     patch = cut_patch(example, np.random.default_rng(0), 32, 2)
     assert patch is not None
-    right = float(step_loss(network, collate([patch]), RECIPE))
+    right = float(lesson.loss(collate([patch])).detach())
     wrong = (*patch[:2], patch[2] * np.float16(0.9), *patch[3:])
-    assert right < float(step_loss(network, collate([wrong]), RECIPE)) - 5
+    assert right < float(lesson.loss(collate([wrong])).detach()) - 5
 
 
 def test_it_starts_from_given_weights(tmp_path: Path, clock: None) -> None:
     folder = write_examples(tmp_path, 2)
     torch.manual_seed(9)
     start = build("trust", TINY).state_dict()
-    mean = run(folder, 1, init=start, recipe=Recipe(config=TINY, rate=1e-9, batch=2, size=32))
+    mean = run(folder, 1, init=start, recipe=TrustRecipe(config=TINY, rate=1e-9, batch=2, size=32))
     for name, value in mean.state_dict().items():
         assert torch.allclose(value, start[name], atol=1e-6)
     (folder / "run.safetensors").unlink()
@@ -194,7 +198,20 @@ def test_a_checkpoint_knows_what_it_is_of(tmp_path: Path, clock: None) -> None:
     path = tmp_path / "run.safetensors"
     assert design_in(path) == ("trust", TINY)
     with pytest.raises(NetworkError, match=r"run\.safetensors: holds a network of another"):
-        run(tmp_path, 2, Recipe(config={**TINY, "context": 8}))
+        run(tmp_path, 2, TrustRecipe(config={**TINY, "context": 8}))
+
+
+def test_the_names_in_a_checkpoint_are_those_of_before(tmp_path: Path, clock: None) -> None:
+    """Runs that were begun by other versions go on: these names may not change."""
+    run(write_examples(tmp_path, 2), 1)
+    names = set(tensors(tmp_path / "run.safetensors"))
+    weights = build("trust", TINY).state_dict()
+    moments = [
+        f"optimizer.{index}.{name}"
+        for index in range(len(weights))
+        for name in ("exp_avg", "exp_avg_sq", "step")
+    ]
+    assert names == {f"{part}.{name}" for part in ("network", "mean") for name in weights} | set(moments)
 
 
 def test_checkpoints_of_before_say_less(tmp_path: Path, clock: None) -> None:
@@ -223,4 +240,4 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of(tmp_path: Path, clock: N
     folder = write_examples(tmp_path / "examples", 2)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        train(RECIPE, folder, [], tmp_path / "file" / "run.safetensors", steps=1)
+        train(TrustLesson(RECIPE), folder, [], tmp_path / "file" / "run.safetensors", steps=1)

@@ -12,16 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra train")
 
 from made_examples import TINY, noise, write_examples  # noqa: E402
 
-from hdrmerge.networks import build  # noqa: E402
-from hdrmerge.training.validate import (  # noqa: E402
-    METHODS,
-    REGIONS,
-    finite_mean,
-    results_of,
-    score,
-    tensors_of,
-    validate,
-)
+from hdrmerge.training.trust import TrustLesson, TrustRecipe  # noqa: E402
+from hdrmerge.training.validate import REGIONS, finite_mean, score, tensors_of  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -69,10 +61,10 @@ def test_means_leave_out_what_is_nowhere() -> None:
 
 
 def test_all_methods_get_a_score_in_all_regions(tmp_path: Path) -> None:
-    network = build("trust", TINY)
+    lesson = TrustLesson(TrustRecipe(config=TINY))
     files = sorted(write_examples(tmp_path, 1, 3).glob("*.npy"))
-    scores = validate(network, files)
-    assert tuple(scores) == METHODS
+    scores = lesson.validate(lesson.mean, files)
+    assert tuple(scores) == lesson.rows
     assert all(tuple(row) == REGIONS and all(map(math.isfinite, row.values())) for row in scores.values())
     # Untrained, the network corrects nothing.
     assert scores["trust"] == scores["blend"]
@@ -82,5 +74,6 @@ def test_the_classical_result_is_that_of_the_belief() -> None:
     example = noise(frames=1)
     example.frames[:, 7] = 0  # no frame is believed
     reference, frames, *_ = tensors_of(example, CPU)
-    results = results_of(build("trust", TINY).eval(), reference, frames)
+    lesson = TrustLesson(TrustRecipe(config=TINY))
+    results = lesson.results(lesson.mean, reference, frames)
     assert torch.allclose(results["classical"], results["reference"], atol=1e-5)

@@ -23,7 +23,7 @@ from ..exposure import Array
 from .examples import Example
 
 OTHERS = (1, 2, 2, 2, 3, 3)
-"""How many frames beside the reference a batch has, equally likely; more cost more than they teach."""
+"""How many frames beside the reference a batch has, equally likely, unless a lesson says otherwise."""
 
 BESIDE = 12  # planes of an example's file before those of its frames
 LOOK_AGAIN = 200  # batches after which files that are new in the folder join in
@@ -76,12 +76,13 @@ def draw_batch(
     shape_of: Callable[[int], tuple[int, int, int]],
     batch: int,
     size: int,
+    others: Sequence[int] = OTHERS,
 ) -> list[tuple[int, Cut]]:
     """Draw the patches of a batch, which have equally many frames, and whose example each is cut from.
 
     ``shape_of`` returns number of frames, height and width of an example.
     """
-    count = int(rng.choice(OTHERS))
+    count = int(rng.choice(others))
     drawn: list[tuple[int, Cut]] = []
     misses = 0
     while len(drawn) < batch:
@@ -99,7 +100,12 @@ def draw_batch(
 
 
 def read_batches(
-    folder: Path, rng: np.random.Generator, batch: int, size: int, threads: int = 1
+    folder: Path,
+    rng: np.random.Generator,
+    batch: int,
+    size: int,
+    threads: int = 1,
+    others: Sequence[int] = OTHERS,
 ) -> Generator[Batch, None, None]:
     """Yield batches for ever; files that appear in the folder meanwhile join in.
 
@@ -123,7 +129,7 @@ def read_batches(
             while not stopped.is_set():
                 files = _files(folder)
                 for _ in range(LOOK_AGAIN):
-                    put(_read_batch(files, own, batch, size))
+                    put(_read_batch(files, own, batch, size, others))
                     if stopped.is_set():
                         return
         except Exception as error:  # raised where the batches are used
@@ -148,14 +154,16 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_batch(files: Sequence[Path], rng: np.random.Generator, batch: int, size: int) -> Batch:
+def _read_batch(
+    files: Sequence[Path], rng: np.random.Generator, batch: int, size: int, others: Sequence[int]
+) -> Batch:
     opened: dict[int, Example] = {}
 
     def shape_of(index: int) -> tuple[int, int, int]:
         opened[index] = example = opened.get(index) or Example.load(files[index])
         return (len(example.frames), *example.moving.shape)
 
-    drawn = draw_batch(rng, len(files), shape_of, batch, size)
+    drawn = draw_batch(rng, len(files), shape_of, batch, size, others)
     return collate([cut_out(opened[index], cut, size) for index, cut in drawn])
 
 
@@ -213,11 +221,13 @@ class Resident:
             return False
         return sum(path.stat().st_size for path in _files(folder)) <= torch.cuda.mem_get_info(device)[0] / 2
 
-    def batches(self, rng: np.random.Generator, batch: int, size: int) -> Generator[Batch, None, None]:
+    def batches(
+        self, rng: np.random.Generator, batch: int, size: int, others: Sequence[int] = OTHERS
+    ) -> Generator[Batch, None, None]:
         """Yield batches for ever, the same as `read_batches` with one thread."""
         own = np.random.default_rng(int(rng.integers(2**31, size=1)[0]))
         while True:
-            yield self.cut(draw_batch(own, len(self.planes), self._shape_of, batch, size), size)
+            yield self.cut(draw_batch(own, len(self.planes), self._shape_of, batch, size, others), size)
 
     def _shape_of(self, index: int) -> tuple[int, int, int]:
         planes, height, width = self.planes[index].shape

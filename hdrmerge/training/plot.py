@@ -13,16 +13,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import OutputError
 from ..write import unwritable
-from .examples import Example
-from .losses import in_peak
+from .lesson import Lesson
 from .train import State
-from .validate import REGIONS, Scores, results_of, tensors_of
+from .validate import REGIONS, Scores
 
 Picture = NDArray[np.uint8]
 """(h, w, 3), blue first, as OpenCV has it."""
@@ -30,7 +28,6 @@ Picture = NDArray[np.uint8]
 PANEL = (280, 432)  # (h, w) of a diagram [px]
 MARGIN = (30, 12, 26, 52)  # top, right, bottom, left of its axes [px]
 LARGEST = (216, 320)  # (h, w) of a sample at most [px]
-SHOWN = ("reference", "classical", "trust", "truth")
 COLOURS = ((180, 110, 30), (40, 130, 230), (60, 60, 200), (90, 150, 60))
 BLACK, GREY = (40, 40, 40), (190, 190, 190)
 
@@ -45,11 +42,13 @@ class Line:
     faint: bool = False
 
 
-def draw(path: Path, network: nn.Module, state: State, scores: Scores, held_out: Sequence[Path]) -> None:
+def draw(
+    path: Path, lesson: Lesson, network: nn.Module, state: State, scores: Scores, held_out: Sequence[Path]
+) -> None:
     """Write the curves of a run and the results of its network on a few examples as a PNG."""
-    pictures = [diagrams(state, scores)]
+    pictures = [diagrams(state, scores, lesson.rivals[0])]
     if held_out:
-        pictures.append(samples(network, held_out))
+        pictures.append(samples(lesson, network, held_out))
     encoded, data = cv2.imencode(".png", _stacked(pictures))
     if not encoded:
         raise OutputError(f"{path}: OpenCV cannot encode the picture")
@@ -65,7 +64,7 @@ def draw(path: Path, network: nn.Module, state: State, scores: Scores, held_out:
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def diagrams(state: State, scores: Scores) -> Picture:
+def diagrams(state: State, scores: Scores, rival: str) -> Picture:
     """Draw the loss, the held-out PSNR by region and the learning rate over the minutes of training."""
     minutes = [row[0] / 60 for row in state.curve]
     loss = list(zip(minutes, smoothed([row[1] for row in state.curve]), strict=True))
@@ -74,13 +73,13 @@ def diagrams(state: State, scores: Scores) -> Picture:
     for region, colour in zip(REGIONS, COLOURS, strict=True):
         found = [(row["elapsed"] / 60, row[region]) for row in state.history if region in row]
         lines.append(Line(region.replace("_", " and "), found, colour))
-        level = scores.get("classical", {}).get(region, math.nan)
+        level = scores.get(rival, {}).get(region, math.nan)
         ends = [(0.0, level), (found[-1][0], level)] if found else []
         lines.append(Line("", ends, colour, faint=True))
     return np.hstack(
         [
             diagram("loss", [Line("", loss, COLOURS[0])]),
-            diagram("held-out PSNR-mu [dB], faint: classical", lines),
+            diagram(f"held-out PSNR-mu [dB], faint: {rival}", lines),
             diagram("learning rate [1/1000]", [Line("", rate, COLOURS[0])]),
         ]
     )
@@ -153,21 +152,15 @@ def ticks(low: float, high: float) -> list[float]:
 # --- results --------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def samples(network: nn.Module, held_out: Sequence[Path], number: int = 4) -> Picture:
-    """Show the reference, the classical merge, the network's and the truth of a few examples, as codes.
-
-    Codes are scaled so that the bracket's largest radiance is white.
-    """
-    device = next(network.parameters()).device
+def samples(lesson: Lesson, network: nn.Module, held_out: Sequence[Path], number: int = 4) -> Picture:
+    """Show the columns of a lesson for a few examples, the network's result and the truth among them."""
     rows = []
     for path in held_out[:: max(len(held_out) // number, 1)][:number]:
-        reference, frames, truth, _, peak = tensors_of(Example.load(path), device)
-        codes = {**results_of(network, reference, frames), "truth": truth}
-        rows.append(np.hstack([_shown(in_peak(codes[name], peak)) for name in SHOWN]))
+        codes = lesson.pictures(network, path)
+        rows.append(np.hstack([_shown(code) for code in codes.values()]))
     heading = np.full((28, rows[0].shape[1], 3), 255, np.uint8)
-    for column, name in enumerate(SHOWN):
-        _write(heading, name, (column * rows[0].shape[1] // len(SHOWN) + 8, 20), BLACK)
+    for column, name in enumerate(lesson.shown):
+        _write(heading, name, (column * rows[0].shape[1] // len(lesson.shown) + 8, 20), BLACK)
     return _stacked([heading, *rows])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,75 +12,60 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__, weights
-from ..entrust import FRAME_PLANES, REFERENCE_PLANES
 from ..evaluate import environment
 from ..tiles import round_up
-from .train import Recipe, State
+from .lesson import Lesson
+from .train import State
 from .validate import Scores
 
 MULTIPLE = 32  # [px] the pooling grid of a network that states none
+SIZE = 64  # [px] of the inputs an export is traced with, large enough for any padding
 UNKNOWN = "not recorded"  # by checkpoints of before
-BYTES_PER_PIXEL = 220  # of a window and a frame, what inference of `trust` takes
-
-OUTPUTS = ("trust", "correction")
-AXES: Mapping[str, Mapping[int, str]] = {
-    "reference": {2: "H", 3: "W"},
-    "frames": {0: "K", 2: "H", 3: "W"},
-    "trust": {0: "K", 2: "H", 3: "W"},
-    "correction": {2: "H", 3: "W"},
-}
 
 
 def write_network(
     path: Path,
+    lesson: Lesson,
     network: nn.Module,
-    recipe: Recipe,
     state: State,
     scores: Scores,
     data: str = "",
     device: str = "cpu",
 ) -> weights.Card:
-    """Write a trained network of the kind of `networks.trust` to an .onnx file and return its card.
+    """Write the trained network of a lesson to an .onnx file and return its card.
 
     ``state`` says how and on what it was trained, ``data`` what that was and under which licence, and
     ``scores`` how good it is on examples held out.
     """
     multiple = int(getattr(network, "multiple", MULTIPLE))
+    inputs = lesson.example_inputs(round_up(SIZE, multiple))
+    planes = [value.shape[1] for value in inputs.values()]
     card = {
-        "architecture": recipe.architecture,
-        "config": dict(recipe.config),
-        "halo": halo_of(network, multiple),
+        "architecture": lesson.recipe.architecture,
+        "config": dict(lesson.recipe.config),
+        "halo": halo_of(network, multiple, planes),
         "multiple": multiple,
-        "bytes_per_pixel": BYTES_PER_PIXEL,
+        "bytes_per_pixel": lesson.bytes_per_pixel,
         "recipe": state.recipe or UNKNOWN,
         "data": "; ".join(filter(None, (data, state.data))) or UNKNOWN,
         "budget": f"{state.elapsed / 3600:.2f} h of training on {device}",
         "steps": state.step,
-        "metrics": metrics_of(scores),
+        "metrics": metrics_of(scores, lesson.own, lesson.rivals),
         "version": __version__,
     }
     if commit := environment()["commit"]:
         card["commit"] = commit
-    weights.save(network, example_inputs(2, 2 * multiple), OUTPUTS, AXES, path, card)
+    weights.save(network, inputs, lesson.outputs, lesson.axes, path, card)
     return weights.check(path)
 
 
-def example_inputs(frames: int, size: int) -> dict[str, Tensor]:
-    """Return inputs of the network by name, as `entrust.Evidence` has them."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "reference": torch.rand(1, len(REFERENCE_PLANES), size, size, generator=generator),
-        "frames": torch.rand(frames, len(FRAME_PLANES), size, size, generator=generator),
-    }
-
-
-def metrics_of(scores: Scores) -> dict[str, float]:
-    """Return PSNR-mu [dB] of the network by region, and its gain over the reference and classical trust."""
+def metrics_of(scores: Scores, own: str, rivals: Sequence[str]) -> dict[str, float]:
+    """Return PSNR-mu [dB] of the network by region, and its gain over each of the rivals."""
     found = {}
-    for region, value in scores.get("trust", {}).items():
+    for region, value in scores.get(own, {}).items():
         suffix = "" if region == "whole" else f"_{region}"
         found[f"psnr_mu{suffix}"] = value
-        for other in ("reference", "classical"):
+        for other in rivals:
             found[f"over_{other}{suffix}"] = round(value - scores.get(other, {}).get(region, math.nan), 3)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
@@ -88,26 +73,27 @@ def metrics_of(scores: Scores) -> dict[str, float]:
 # --- the receptive field --------------------------------------------------------------------------
 
 
-def halo_of(network: nn.Module, multiple: int) -> int:
+def halo_of(network: nn.Module, multiple: int, planes: Sequence[int]) -> int:
     """Return how far a network looks beyond a tile [px], a multiple of ``multiple``.
 
     What it says itself, else what is measured.
     """
     stated = getattr(network, "halo", None)
-    return int(stated) if stated is not None else round_up(reach_of(network, multiple), multiple)
+    return int(stated) if stated is not None else round_up(reach_of(network, multiple, planes), multiple)
 
 
-def reach_of(network: nn.Module, multiple: int) -> int:
+def reach_of(network: nn.Module, multiple: int, planes: Sequence[int]) -> int:
     """Return how far from a block on the pooling grid inputs still have an influence on it [px].
 
     Measured as the extent of the gradient, in a network with positive weights, so that nothing cancels
     out, and of a size that saturates nothing. In strips: what is seen sideways is seen upwards, too.
+    ``planes`` are those of each input.
     """
     bare = _positive(network)
     length = 16 * multiple
     while True:
         middle = length // (2 * multiple) * multiple
-        reach = max(_extent(bare, multiple, length, middle, along, multiple) for along in (-1, -2))
+        reach = max(_extent(bare, multiple, length, middle, along, planes) for along in (-1, -2))
         if middle - reach >= multiple or length > 256 * multiple:
             return reach
         length *= 2
@@ -125,15 +111,18 @@ def _positive(network: nn.Module) -> nn.Module:
     return bare
 
 
-def _extent(network: nn.Module, block: int, length: int, middle: int, along: int, across: int) -> int:
+def _extent(
+    network: nn.Module, block: int, length: int, middle: int, along: int, planes: Sequence[int]
+) -> int:
     """Return how far the gradient of a block reaches along one axis of a strip [px]."""
-    shape = (across, length) if along == -1 else (length, across)
+    shape = (block, length) if along == -1 else (length, block)
     generator = torch.Generator().manual_seed(1)
     inputs = [
-        (torch.rand(1, planes, *shape, generator=generator, dtype=torch.float64) * 0.4 + 0.3).requires_grad_()
-        for planes in (len(REFERENCE_PLANES), len(FRAME_PLANES))
+        (torch.rand(1, number, *shape, generator=generator, dtype=torch.float64) * 0.4 + 0.3).requires_grad_()
+        for number in planes
     ]
     outputs: Any = network(*inputs)
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     total = torch.stack([output.narrow(along, middle, block).sum() for output in outputs]).sum()
     reach = 0
     for gradient in torch.autograd.grad(total, inputs):

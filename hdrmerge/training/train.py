@@ -1,17 +1,17 @@
-"""The training loop: batches -> network -> loss -> step, against the clock.
+"""The training loop: batches -> steps of a lesson, against the clock.
 
-A schedule is given as a time, not as a number of steps: the learning rate rises for a fortieth of the
-budget and falls along a cosine to zero at its end, so that a run of any length ends well, on any machine.
-A killed run goes on from its last checkpoint. What is kept is the exponential mean of the weights.
+What a step is, is the lesson's (`lesson.py`). A schedule is given as a time, not as a number of steps: the
+learning rate rises for a fortieth of the budget and falls along a cosine to zero at its end, so that a run
+of any length ends well, on any machine. A killed run goes on from its last checkpoint, which holds all
+networks and optimizers of the lesson. What is kept is the exponential mean of the weights.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,38 +24,12 @@ from torch import Tensor, nn
 from ..errors import NetworkError
 from ..networks import build
 from ..write import unwritable
-from .batches import Batch, Resident, read_batches
-from .losses import log_error, regions_of
+from .lesson import Lesson, Recipe, fill, placed
 from .make import data_in
-from .validate import Scores, validate
+from .validate import Scores
 
 CHECKPOINT_EVERY = 120.0  # [s]
 CURVE_POINTS = 500  # of the loss, over the budget
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; what is not said on the command line is decided here."""
-
-    architecture: str = "trust"
-    config: Mapping[str, Any] = field(default_factory=dict)
-    budget: float = 3600.0  # [s] of training, over all runs that share a checkpoint
-    rate: float = 1e-3
-    batch: int = 16
-    size: int = 128  # [px] of a patch
-    blend_weight: float = 0.5  # of the loss of the blend alone, beside the corrected one
-    average: float = 0.998  # of the exponential mean of the weights
-    validate_every: float = 300.0  # [s]
-    seed: int = 1
-
-    def describe(self) -> str:
-        """Return the recipe in one line, for the card of a weights file."""
-        return (
-            f"AdamW, rate {self.rate:g}, warm-up and cosine over {self.budget:.0f} s; "
-            f"batches of {self.batch} patches of {self.size} px; log MSE + log MAE / 2 of mu-law values "
-            f"where the gate is open, more where something moved, and {self.blend_weight:g} of the blend "
-            f"alone; mean of weights over {1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
-        )
 
 
 @dataclass
@@ -82,30 +56,20 @@ OnScores = Callable[[nn.Module, State, Scores], None]
 
 
 def train(
-    recipe: Recipe,
+    lesson: Lesson,
     examples: Path,
     held_out: Sequence[Path],
     checkpoint: Path,
-    device: str = "cpu",
     steps: int | None = None,
     tell: Tell | None = None,
     on_scores: OnScores | None = None,
-    init: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """Train until the budget is spent (or for ``steps``) and return the mean network.
 
     ``examples`` is the folder of `Example` files, ``held_out`` are those that scores are taken on.
-    A new run starts from the weights ``init``, where given.
     """
-    where = torch.device(device)
-    torch.manual_seed(recipe.seed)
-    network = build(recipe.architecture, recipe.config)
-    if init is not None and not checkpoint.exists():
-        _fill(network, init, "the weights to start from")
-    network.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    state = resume(checkpoint, network, mean, optimizer) if checkpoint.exists() else State()
+    recipe = lesson.recipe
+    state = resume(checkpoint, lesson) if checkpoint.exists() else State()
     rng = np.random.default_rng([recipe.seed, state.step])
     saved = scored = state.elapsed
     losses: list[float] = []
@@ -113,56 +77,42 @@ def train(
     def unfinished() -> bool:
         return state.elapsed < recipe.budget and (steps is None or state.step < steps)
 
-    with closing(_batches(recipe, examples, rng, where)) as batches:
+    with closing(lesson.batches(examples, rng)) as batches:
         if unfinished():
             state.recipe, state.data = recipe.describe(), data_in(examples)
         while unfinished():
             start = time.monotonic()
-            rate = rate_at(state.elapsed / recipe.budget, recipe.rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = step_loss(network, next(batches).to(where), recipe)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
+            progress = state.elapsed / recipe.budget
+            rate = rate_at(progress, recipe.rate)
+            for optimizer in lesson.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            loss = lesson.step(next(batches).to(lesson.device), progress)
             state.step += 1
-            follow_mean(mean, network, min(recipe.average, state.step / (state.step + 10)))
-            value = float(loss.detach())
-            if not math.isfinite(value):
+            lesson.follow(min(recipe.average, state.step / (state.step + 10)))
+            if not math.isfinite(loss):
                 raise NetworkError(
-                    f"step {state.step}: the loss is {value}; repeat the command to go on from the last "
+                    f"step {state.step}: the loss is {loss}; repeat the command to go on from the last "
                     f"checkpoint ({checkpoint}), with another --seed"
                 )
             state.elapsed += time.monotonic() - start
-            losses.append(value)
+            losses.append(loss)
             drawn = state.curve[-1][0] if state.curve else 0.0
             if state.elapsed - drawn >= recipe.budget / CURVE_POINTS or not unfinished():
-                state.curve.append([round(state.elapsed, 1), round(float(np.mean(losses)), 4), rate])
+                state.curve.append([round(state.elapsed, 1), round(float(np.mean(losses)), 5), rate])
                 losses.clear()
             if tell:
-                tell(state, value)
+                tell(state, loss)
             if state.elapsed - scored > recipe.validate_every and held_out and unfinished():
                 scored = state.elapsed
-                score(mean, held_out, state, on_scores)
+                score(lesson, held_out, state, on_scores)
             if state.elapsed - saved > CHECKPOINT_EVERY:
                 saved = state.elapsed
-                save(checkpoint, network, mean, optimizer, state, recipe)
+                save(checkpoint, lesson, state)
     if held_out and not (state.history and state.history[-1]["step"] == state.step):
-        score(mean, held_out, state, on_scores)
-    save(checkpoint, network, mean, optimizer, state, recipe)
-    return mean
-
-
-def _batches(
-    recipe: Recipe, examples: Path, rng: np.random.Generator, device: torch.device
-) -> Generator[Batch, None, None]:
-    """Yield batches from the memory of the device where they fit into it, else from the disk."""
-    if Resident.fits(examples, device):
-        yield from Resident(examples, device).batches(rng, recipe.batch, recipe.size)
-    else:
-        with closing(read_batches(examples, rng, recipe.batch, recipe.size)) as batches:
-            yield from batches
+        score(lesson, held_out, state, on_scores)
+    save(checkpoint, lesson, state)
+    return lesson.mean
 
 
 def rate_at(progress: float, highest: float) -> float:
@@ -173,54 +123,30 @@ def rate_at(progress: float, highest: float) -> float:
     return highest * (0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - warm) / (1 - warm)))) + 1e-7
 
 
-def step_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
-    """Return the loss of a batch, computed in bfloat16 where that is safe."""
-    with torch.autocast(batch.reference.device.type, torch.bfloat16):
-        _, correction, blend = network.judge(batch.reference, batch.frames)  # type: ignore[operator]
-    code, blend = (blend + correction).float(), blend.float()
-    masks = regions_of(batch.reference[:, 6:7], batch.moving, batch.saturated)
-    loss = recipe.blend_weight * log_error(blend, batch.truth, masks[0][1], batch.peak)
-    for share, mask in masks:
-        loss = loss + share * log_error(code, batch.truth, mask, batch.peak)
-    return loss
-
-
-@torch.no_grad()
-def follow_mean(mean: nn.Module, network: nn.Module, share: float) -> None:
-    """Move the mean network towards the trained one."""
-    for kept, new in zip(mean.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new, 1 - share)
-
-
-def score(mean: nn.Module, held_out: Sequence[Path], state: State, on_scores: OnScores | None) -> None:
+def score(lesson: Lesson, held_out: Sequence[Path], state: State, on_scores: OnScores | None) -> None:
     """Take scores on the examples held out and write them into the history."""
-    scores = validate(mean, held_out)
-    state.history.append({"step": state.step, "elapsed": round(state.elapsed, 1), **scores["trust"]})
+    scores = lesson.validate(lesson.mean, held_out)
+    state.history.append({"step": state.step, "elapsed": round(state.elapsed, 1), **scores[lesson.own]})
     if on_scores:
-        on_scores(mean, state, scores)
+        on_scores(lesson.mean, state, scores)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def save(
-    path: Path,
-    network: nn.Module,
-    mean: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    recipe: Recipe,
-) -> None:
+def save(path: Path, lesson: Lesson, state: State) -> None:
     """Write a checkpoint as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
-    tensors |= {f"mean.{key}": value for key, value in mean.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, network in {**lesson.networks, "mean": lesson.mean}.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in lesson.optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
     described = {
-        "architecture": recipe.architecture,
-        "config": json.dumps(dict(recipe.config)),
+        "architecture": lesson.recipe.architecture,
+        "config": json.dumps(dict(lesson.recipe.config)),
         "step": str(state.step),
         "elapsed": str(state.elapsed),
         "history": json.dumps(state.history),
@@ -237,16 +163,23 @@ def save(
         raise unwritable(path, error) from error
 
 
-def resume(path: Path, network: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Load a checkpoint into the networks and the optimizer, and return where the run was."""
+def resume(path: Path, lesson: Lesson) -> State:
+    """Load a checkpoint into the networks and optimizers of a lesson, and return where the run was.
+
+    What the run had no part for until now (a discriminator that joins in) begins anew.
+    """
     tensors, described = _read(path)
-    _fill(network, _part(tensors, "network."), str(path))
-    _fill(mean, _part(tensors, "mean."), str(path))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in _part(tensors, "optimizer.").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    fill(lesson.mean, _part(tensors, "mean."), str(path))
+    for name, network in lesson.networks.items():
+        values = _part(tensors, f"{name}.")
+        if values or network is lesson.network:
+            fill(network, values, str(path))
+    for name, optimizer in lesson.optimizers.items():
+        found: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, f"{name}.").items():
+            index, _, moment = key.partition(".")
+            found.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": found})
     return _state(described)
 
 
@@ -254,9 +187,8 @@ def load_mean(path: Path, recipe: Recipe) -> tuple[nn.Module, State]:
     """Return the mean network of a checkpoint, to use it without further training."""
     tensors, described = _read(path)
     mean = build(recipe.architecture, recipe.config).eval().requires_grad_(False)
-    _fill(mean, _part(tensors, "mean."), str(path))
-    mean.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return mean, _state(described)
+    fill(mean, _part(tensors, "mean."), str(path))
+    return placed(mean, torch.device("cpu")), _state(described)
 
 
 def design_in(path: Path) -> tuple[str, dict[str, Any]] | None:
@@ -290,14 +222,3 @@ def _state(described: Mapping[str, str]) -> State:
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into a network; raise NetworkError where they are another one's."""
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise NetworkError(
-            f"{source}: holds a network of another architecture or other widths; "
-            "state its --network and --config, or name another file"
-        ) from error

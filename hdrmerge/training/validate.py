@@ -1,47 +1,40 @@
-"""Scores of a network on examples held out, beside those of the reference alone and of classical trust."""
+"""Scores on examples held out: how near each method comes to the truth, by region."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..networks.trust import mix
 from .examples import Example
 from .losses import in_peak
 
 REGIONS = ("whole", "moving", "moving_saturated", "static")
-METHODS = ("reference", "classical", "blend", "trust")
 
 Scores = dict[str, dict[str, float]]
 """Method -> region -> mean PSNR of mu-law values [dB]."""
 
+Results = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""Reference and frames of an example -> what each method makes of them, mu-law codes (1, 3, H, W)."""
+
 
 @torch.no_grad()
-def validate(network: nn.Module, held_out: Sequence[Path]) -> Scores:
-    """Return the scores of the reference alone, of classical trust, of the blend, and of all of `trust`."""
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-    parameter = next(network.parameters())
+def validate(
+    results_of: Results, methods: Sequence[str], held_out: Sequence[Path], device: torch.device
+) -> Scores:
+    """Return the mean scores of all methods."""
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for path in held_out:
-        reference, frames, truth, masks, peak = tensors_of(Example.load(path), parameter.device)
-        for name, code in results_of(network, reference, frames).items():
+        reference, frames, truth, masks, peak = tensors_of(Example.load(path), device)
+        for name, code in results_of(reference, frames).items():
             rows[name].append(score(code, truth, masks, peak))
     return {
         name: {region: finite_mean([row[region] for row in found]) for region in REGIONS}
         for name, found in rows.items()
     }
-
-
-def results_of(network: nn.Module, reference: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    """Return what each of `METHODS` makes of an example, mu-law codes (1, 3, H, W)."""
-    with torch.autocast(reference.device.type, torch.bfloat16):
-        _, correction, blend = network.judge(reference, frames)  # type: ignore[operator]
-    classical, _ = mix(reference, frames, frames[:, :, 7:8])
-    codes = (reference[:, :3], classical, blend, blend + correction)
-    return {name: code.float() for name, code in zip(METHODS, codes, strict=True)}
 
 
 def tensors_of(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
