@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import __version__, cli_evaluate, cli_folder, cli_networks, cli_train
-from .console import Group, claim_streams, print_verdicts, say, show_progress
+from .console import (
+    MERGE_PARTS,
+    PAINTED_PARTS,
+    Group,
+    claim_streams,
+    print_verdicts,
+    say,
+    show_progress,
+)
 from .options import (
     Align,
     Alignment,
@@ -20,6 +28,7 @@ from .options import (
     Deghost,
     Deghosting,
     Device,
+    Everywhere,
     ExrCompression,
     Float32,
     Force,
@@ -144,6 +153,7 @@ def merge(
     network: Network = None,
     device: Device = "auto",
     precision: Arithmetic = Precision.auto,
+    everywhere: Everywhere = False,
     compression: ExrCompression = Compression.zip,
     float32: Float32 = False,
     preview: Preview = True,
@@ -175,6 +185,11 @@ def merge(
     The result is linear Rec. 709 with 1.0 where the reference frame clips, and carries the
     reference's metadata. The names of the files written are printed.
 
+    The network trust judges all frames. hdrgan sees three: the reference, the
+    next shorter and the next longer exposure. Where these disagree it paints;
+    elsewhere, and beyond white of the shortest of the three, all frames are
+    merged as far as each can be trusted.
+
     Example: hdrmerge merge IMG_0001.JPG IMG_0002.JPG IMG_0003.JPG -o sunset.exr
     """
     if sum(option is not None for option in (times, ev, ev_step)) > 1:
@@ -186,7 +201,7 @@ def merge(
     ev100 = ev100_of(anchor, "reference")
 
     from .form import StatedExposures
-    from .pipeline import MergeOptions, merge_bracket, open_network, write_outputs
+    from .pipeline import MergeOptions, merge_bracket, open_network, paints, write_outputs
     from .response import save
     from .write import PREVIEW_SUFFIXES, RADIANCE_SUFFIXES, check_target
 
@@ -212,9 +227,10 @@ def merge(
         network=network_of(network),
         device=device_of(device),
         precision=precision.value,
+        everywhere=everywhere,
     )
-    open_network(options)  # what cannot run is said before the work
-    with show_progress(not quiet) as progress:
+    engine, _ = open_network(options)  # what cannot run is said before the work
+    with show_progress(not quiet, PAINTED_PARTS if paints(engine) else MERGE_PARTS) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
         losses = write_outputs(

@@ -43,12 +43,22 @@ def evaluate(
             show_default="all sets, 40 simulated brackets",
         ),
     ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Of these only the brackets of N frames.", show_default="all"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of simulated brackets.")] = 0,
     fit_scale: Annotated[
         bool, typer.Option("--fit-scale", help="Bring each truth to the scale of its frames first.")
     ] = False,
     device: Device = "auto",
     precision: Arithmetic = Precision.auto,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere", help="Judge networks that paint also when they paint the whole picture."
+        ),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -89,8 +99,7 @@ def evaluate(
     """
     from .dataset import open_dataset
     from .evaluate import evaluate as judge
-    from .infer import open_engine
-    from .weights import find
+    from .pipeline import MergeOptions, open_network, paints
 
     to_stdout = report_file is not None and str(report_file) == "-"
     if report_file and not to_stdout:
@@ -98,9 +107,13 @@ def evaluate(
     if save and save.exists() and not (force or (save.is_dir() and not any(save.iterdir()))):
         raise OutputError(f"{save}: exists; name a new folder, or add --force to write into it")
     networks = [name for name in network or [] if name != "none"]
-    for name in networks:  # before the work begins
-        open_engine(find(name), device_of(device), precision.value)
-    cases = open_dataset(dataset, number, seed)
+    choices = [
+        MergeOptions(network=name, device=device_of(device), precision=precision.value) for name in networks
+    ]
+    opened = [open_network(choice)[0] for choice in choices]  # before the work begins
+    if everywhere and not any(map(paints, opened)):
+        raise typer.BadParameter("no network that paints is named with --network", param_hint="--everywhere")
+    cases = open_dataset(dataset, number, seed, frames)
     with show_progress(not quiet, {"evaluate": 1.0}) as progress:
         found = judge(
             cases,
@@ -108,6 +121,7 @@ def evaluate(
             device=device_of(device),
             precision=precision.value,
             fit_scale=fit_scale,
+            everywhere=everywhere,
             save=save,
             progress=lambda share: progress("evaluate", share),
             failed=lambda name, error: say(f"{name} failed: {' '.join(str(error).split())}"),

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import EXIT_FAILED, BatchTeller, count, say, show_batch, show_progress
+from .console import (
+    EXIT_FAILED,
+    MERGE_PARTS,
+    PAINTED_PARTS,
+    BatchTeller,
+    count,
+    say,
+    show_batch,
+    show_progress,
+)
 from .errors import BracketError, HdrmergeError, OutputError
 from .options import (
     Align,
@@ -23,6 +32,7 @@ from .options import (
     Deghost,
     Deghosting,
     Device,
+    Everywhere,
     ExrCompression,
     Float32,
     Format,
@@ -122,6 +132,7 @@ def batch(
     network: Network = None,
     device: Device = "auto",
     precision: Arithmetic = Precision.auto,
+    everywhere: Everywhere = False,
     form: Annotated[Format, typer.Option("--format", help="Of the merged files.")] = Format.exr,
     compression: ExrCompression = Compression.zip,
     float32: Float32 = False,
@@ -162,7 +173,7 @@ def batch(
     from .batch import Batch, Recipe, available_memory
     from .journal import NAME as JOURNAL
     from .journal import Journal, ReportFile
-    from .pipeline import MergeOptions, open_network
+    from .pipeline import MergeOptions, open_network, paints
     from .shared import keep_anchor, known_curves, shared_anchor
     from .worklist import photographs_of, without_outputs, worklist
 
@@ -182,9 +193,11 @@ def batch(
         network=network_of(network),
         device=device_of(device),
         precision=precision.value,
+        everywhere=everywhere,
     )
+    painting = False
     if not dry_run:
-        open_network(options)  # what cannot run is said once, before the work
+        painting = paints(open_network(options)[0])  # what cannot run is said once, before the work
     recipe = Recipe(options, compression.value, float32, operator.value)
     work = Batch(tasks, recipe, journal, photographs_of(found), force)
     if dry_run:
@@ -206,8 +219,10 @@ def batch(
         if report_file and not to_stdout:
             report = ReportFile(report_file, work.finished(), force)
             teller.report = stack.enter_context(closing(report))
-        bar = stack.enter_context(show_batch(len(tasks), not quiet))
-        running = work.run(jobs, available_memory(), bar.show, teller.waits)
+        bar = stack.enter_context(
+            show_batch(len(tasks), not quiet, PAINTED_PARTS if painting else MERGE_PARTS)
+        )
+        running = work.run(jobs, available_memory(), bar.show, teller.waits, painting)
         outcomes = stack.enter_context(closing(running))
         for outcome in outcomes:
             bar.end(outcome.task.name)

@@ -203,7 +203,7 @@ def hdrgan(
         bool | None,
         typer.Option(
             "--residual/--paper",
-            help="Add to the reference, or say everything as the paper's network does.",
+            help="Mend the classical merge, or say everything as the paper's network does.",
             show_default="that of the checkpoint, of --init, or --residual",
         ),
     ] = None,

@@ -9,9 +9,10 @@ import io
 import json
 import os
 import sys
+import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -84,6 +85,59 @@ def claim_streams() -> None:
 
 # What each stage of a merge is of the whole, measured on an 18-megapixel bracket.
 MERGE_PARTS = {"read": 0.1, "align": 0.05, "calibrate": 0.05, "deghost": 0.45, "merge": 0.2, "write": 0.15}
+# The same where a network of width 32 paints a twentieth of 6 megapixels.
+PAINTED_PARTS = {
+    "read": 0.03,
+    "align": 0.04,
+    "calibrate": 0.03,
+    "deghost": 0.25,
+    "merge": 0.04,
+    "fuse": 0.55,
+    "write": 0.06,
+}
+
+TOLD = 0.02  # of a stage: with this much of it done its own pace is known
+
+
+class Forecast:
+    """Tells how long is left, from the pace of the stage at hand and what the others are of the whole.
+
+    How long a network takes to paint depends on the picture; within a stage, work is even. So the rest of
+    a stage is told from itself, and later ones from the pace of those that are over.
+    """
+
+    def __init__(self, parts: Mapping[str, float], now: Callable[[], float] = time.monotonic) -> None:
+        self._parts, self._now = parts, now
+        self._stage, self._began = "", 0.0
+        self._spent: dict[str, float] = {}
+
+    def left(self, stage: str, share: float) -> float | None:
+        """Return the seconds left when a ``share`` of a stage is done; None where nothing tells."""
+        now = self._now()
+        if stage != self._stage:
+            if self._stage:
+                self._spent[self._stage] = now - self._began
+            self._stage, self._began = stage, now
+        spent, part = now - self._began, self._parts[stage]
+        over = sum(self._parts[name] for name in self._spent)
+        if over + share <= 0:
+            return None
+        pace = sum(self._spent.values()) / over if over else spent / (share * part)
+        rest = spent * (1 - share) / share if share >= TOLD else pace * part * (1 - share)
+        names = list(self._parts)
+        return rest + pace * sum(self._parts[name] for name in names[names.index(stage) + 1 :])
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as a bar shows it.
+
+    >>> duration(3725.4), duration(None)
+    ('1:02:05', '-:--:--')
+    """
+    if seconds is None:
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @contextmanager
@@ -96,16 +150,21 @@ def show_progress(wanted: bool, parts: Mapping[str, float] = MERGE_PARTS) -> Ite
         yield lambda stage, share: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    starts = _starts(parts)
-    columns = TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn()
+    starts, forecast = _starts(parts), Forecast(parts)
+    columns = TextColumn("{task.description:8}"), BarColumn(), TextColumn("[cyan]{task.fields[left]}")
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(next(iter(parts)), total=1.0)
+        task = bar.add_task(next(iter(parts)), total=1.0, left=duration(None))
 
         def show(stage: str, share: float) -> None:
-            bar.update(task, description=stage, completed=starts[stage] + parts[stage] * share)
+            bar.update(
+                task,
+                description=stage,
+                completed=starts[stage] + parts[stage] * share,
+                left=duration(forecast.left(stage, share)),
+            )
 
         yield show
 
@@ -117,16 +176,16 @@ def _starts(parts: Mapping[str, float]) -> dict[str, float]:
 class BatchBar:
     """Which set of how many, what is done to it, and the share of all that is done."""
 
-    def __init__(self, total: int, bar: Any = None) -> None:
+    def __init__(self, total: int, bar: Any = None, parts: Mapping[str, float] = MERGE_PARTS) -> None:
         self._total, self._ended = total, 0
         self._shares: dict[str, float] = {}
-        self._starts = _starts(MERGE_PARTS)
+        self._parts, self._starts = parts, _starts(parts)
         self._bar = bar
         self._row = bar.add_task("", total=total) if bar else None
 
     def show(self, name: str, stage: str, share: float) -> None:
         """Show what is done to a set; called from several threads."""
-        self._shares[name] = self._starts[stage] + MERGE_PARTS[stage] * share
+        self._shares[name] = self._starts[stage] + self._parts[stage] * share
         self._update(f"{stage} {name}")
 
     def end(self, name: str) -> None:
@@ -146,13 +205,13 @@ class BatchBar:
 
 
 @contextmanager
-def show_batch(total: int, wanted: bool) -> Iterator[BatchBar]:
+def show_batch(total: int, wanted: bool, parts: Mapping[str, float] = MERGE_PARTS) -> Iterator[BatchBar]:
     """Show one bar for all sets on stderr; nothing where stderr is no terminal.
 
     Lines printed meanwhile appear above it; names for a pipe go there untouched.
     """
     if not (wanted and sys.stderr.isatty()):
-        yield BatchBar(total)
+        yield BatchBar(total, parts=parts)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -161,7 +220,7 @@ def show_batch(total: int, wanted: bool) -> Iterator[BatchBar]:
     columns = BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
     console = Console(stderr=True)
     with Bar(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        yield BatchBar(total, bar)
+        yield BatchBar(total, bar, parts)
 
 
 def print_verdicts(report: Report) -> None:
@@ -194,6 +253,14 @@ def print_verdicts(report: Report) -> None:
             f"response curve: {told['name']} ({told['verdict']}){rest}", highlight=False, soft_wrap=True
         )
     seconds = "  ".join(f"{stage} {value:.2f} s" for stage, value in report.seconds.items())
+    if report.painted:
+        seen = ", ".join(report.shots[k].path.name for k in report.painted.frames)
+        console.print(
+            f"painted: {report.painted.share:.2%}, from {seen}, up to radiance {report.painted.limit:.4g}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     console.print(
         f"clipped in every frame: {report.clipped_share:.2%}   {seconds}", highlight=False, soft_wrap=True
     )

@@ -108,11 +108,12 @@ class Dataset:
     seed: int | None = None  # of simulated cases
 
 
-def open_dataset(path: Path, count: int | None = None, seed: int = 0) -> Dataset:
+def open_dataset(path: Path, count: int | None = None, seed: int = 0, frames: int | None = None) -> Dataset:
     """Return the first ``count`` cases of a folder; its layout is told by what is in it.
 
     Without ``count`` all sets, or `SIMULATED` brackets; simulated ones depend on ``seed`` and their
-    number alone. Raises InputError for a folder that is no dataset.
+    number alone. Of these, only brackets of so many ``frames``, if stated. Raises InputError for a folder
+    that is no dataset.
     """
     if not path.is_dir():
         raise InputError(f"{path}: is no folder; name the folder of a dataset")
@@ -132,7 +133,12 @@ def open_dataset(path: Path, count: int | None = None, seed: int = 0) -> Dataset
             return reader(folder, names[number])
 
         layout = "kalantari" if readers == {_kalantari} else "plain"
-        return Dataset(path, layout, names[:count], read_set)
+        chosen = [
+            number
+            for number, (folder, reader) in enumerate(sets[:count])
+            if frames in (None, _frames_in(folder, reader))
+        ]
+        return _chosen(Dataset(path, layout, names, read_set), chosen, frames)
 
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".exr", ".hdr"))
     if not files:
@@ -147,7 +153,16 @@ def open_dataset(path: Path, count: int | None = None, seed: int = 0) -> Dataset
     def simulate(number: int) -> Case:
         return replace(simulated_case(scenes, number, seed), name=named[number])
 
-    return Dataset(path, "scenes", named, simulate, seed)
+    chosen = [n for n in numbers if frames in (None, simulated_frames(scenes, n, seed))]
+    return _chosen(Dataset(path, "scenes", named, simulate, seed), chosen, frames)
+
+
+def _chosen(dataset: Dataset, numbers: Sequence[int], frames: int | None) -> Dataset:
+    """Return a dataset of some of the cases, which keep their names."""
+    if frames is not None and not numbers:
+        raise InputError(f"{dataset.path}: holds no bracket of {frames} frames; ask for another number")
+    names = tuple(dataset.names[number] for number in numbers)
+    return replace(dataset, names=names, case=lambda index: dataset.case(numbers[index]))
 
 
 # --- scenes: simulated brackets -------------------------------------------------------------------
@@ -182,9 +197,7 @@ def simulated_case(scenes: Sequence[Float], number: int, seed: int = 0) -> Case:
     Objects are cut out of the other scenes. The files are JPEG 4:4:4 or, of one in eight, DNG; the
     same arguments give the same files.
     """
-    rng = np.random.default_rng((seed, number))
-    view = scene_view(scenes[number % len(scenes)], rng)
-    frames, steps, reference, share = _exposures(view, rng)
+    rng, view, (frames, steps, reference, share) = _begun(scenes, number, seed)
     iso = float(round(ISO[0] * (ISO[1] / ISO[0]) ** rng.random()))
     raw = rng.random() < RAW
     camera = Camera(bits=14) if raw else Camera(response=_response(rng))
@@ -240,6 +253,20 @@ def simulated_case(scenes: Sequence[Float], number: int, seed: int = 0) -> Case:
         about=about,
         simulated=sim,
     )
+
+
+def simulated_frames(scenes: Sequence[Float], number: int, seed: int = 0) -> int:
+    """Return the number of frames of `simulated_case`, in a fraction of its time."""
+    return _begun(scenes, number, seed)[2][0]
+
+
+def _begun(
+    scenes: Sequence[Float], number: int, seed: int
+) -> tuple[np.random.Generator, Float, tuple[int, list[float], int, float]]:
+    """Draw what comes first: what the camera sees, and the exposures."""
+    rng = np.random.default_rng((seed, number))
+    view = scene_view(scenes[number % len(scenes)], rng)
+    return rng, view, _exposures(view, rng)
 
 
 def scene_view(scene: Float, rng: np.random.Generator) -> Float:
@@ -347,6 +374,17 @@ def _reader(folder: Path) -> Callable[[Path, str], Case] | None:
     return _plain if any(name in names for name in TRUTHS) else None
 
 
+def _frames_in(folder: Path, reader: Callable[[Path, str], Case]) -> int:
+    """Return the number of frames of a set, without reading them."""
+    return len(_photographs(_files(folder))) if reader is _plain else 3
+
+
+def _photographs(files: dict[str, Path]) -> list[Path]:
+    """Return the frames of a plain set: all files but those that are known to be something else."""
+    known = (*TRUTHS, "moving.png")
+    return [path for file, path in files.items() if file not in known and not file.endswith((".txt", ".md"))]
+
+
 def _kalantari(folder: Path, name: str) -> Case:
     """Read a set of Kalantari and Ramamoorthi, "Deep High Dynamic Range Imaging of Dynamic Scenes", 2017.
 
@@ -376,10 +414,7 @@ def _kalantari(folder: Path, name: str) -> Case:
 def _plain(folder: Path, name: str) -> Case:
     """Read photographs and a truth in the reference's scale; the reference is the middle exposure."""
     files = _files(folder)
-    no_frame = (*TRUTHS, "moving.png")
-    frames = [
-        path for file, path in files.items() if file not in no_frame and not file.endswith((".txt", ".md"))
-    ]
+    frames = _photographs(files)
     times, ev = files.get("exposures.txt"), files.get("ev.txt")
     stated = StatedExposures(
         times=_numbers(times, len(frames)) if times else (),

@@ -27,6 +27,9 @@ Trust = NDArray[np.uint8]  # (h, w) in proxy pixels, 255 = fully trusted
 
 POSSIBLE, CERTAIN = 2.2, 4.0  # pooled deviation in sigma: what may be a ghost, and what must be one
 BORDER = 0.015  # of the picture's long side: over this width at most trust grows from a frame's border
+SUSPECT, SURE = 1.7, 3.0  # pooled deviation in sigma around which a network may act
+REACH = 17  # [proxy px] width of the ellipse that widens it
+SOFT = 3.0  # [proxy px] sigma over which its say begins
 SMALLEST = 8  # [proxy px] certain pixels a ghost has at least; fewer are noise
 WHOLE = 0.9  # of the comparable pixels of a row: it disagrees as a whole
 MIN_WIDTH = 0.3  # of a row that must be comparable for that
@@ -39,7 +42,8 @@ class Ghosts:
     ``band``: the height, as a share of the picture's, over whose full width a frame disagrees. What
     moves is seldom as wide as the picture; a damaged file is, from the damage on. A network also says
     ``drift``, one map (h, w, 2) [proxy px] a frame of how far away it shows what the reference shows,
-    and a ``correction`` (h, w, 3) of the merged result, in the domain of `exposure.mu_law`.
+    and a ``correction`` (h, w, 3) of the merged result, in the domain of `exposure.mu_law`. ``gate`` (h, w)
+    in [0, 1] is how far a network that paints has a say; None where it has none anywhere.
     """
 
     trust: list[Trust | None]
@@ -47,6 +51,7 @@ class Ghosts:
     band: list[float]
     drift: list[Float | None] = field(default_factory=list)
     correction: Float | None = None
+    gate: Float | None = None
 
     @property
     def distrust(self) -> Trust | None:
@@ -134,6 +139,19 @@ def belief_in(deviation: Float) -> Float:
     # A ghost's rim is fainter than its middle: widen what is distrusted, then feather it.
     ghost = cv2.dilate(ghost, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
     return np.asarray(1.0 - cv2.GaussianBlur(ghost.astype(np.float32), (0, 0), 2.0), np.float32)
+
+
+def gate_of(deviations: Sequence[Float]) -> Float:
+    """Return where some frame deviates, (h, w): 1 there and around it, falling softly to exactly 0.
+
+    There, and nowhere else, a network may act. ``deviations`` are squared, as in `Sight`.
+    """
+    suspect = np.zeros(deviations[0].shape, np.uint8)
+    for deviation in deviations:
+        suspect |= connected(deviation > SUSPECT**2, deviation > SURE**2)
+    suspect = cv2.dilate(suspect, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (REACH, REACH)))
+    soft = cv2.GaussianBlur(suspect.astype(np.float32), (0, 0), SOFT)
+    return np.asarray(np.clip(soft * 1.1 - 0.05, 0.0, 1.0), np.float32)
 
 
 def _cover(view: View, clipped: Mask) -> Float | None:

@@ -13,21 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from .align import Alignment
 from .bracket import Frame
-from .deghost import Ghosts, Sight, Trust, compare, connected, tolerance
+from .deghost import Ghosts, Sight, Trust, compare, gate_of, tolerance
 from .exposure import MU, Float, Mask, mu_law, smoothstep
 from .infer import Engine, run_tiled
 from .merge import LAST_RESORT, fade_of
 from .proxy import Proxy
 from .sight import variance_of
 
-SUSPECT, SURE = 1.7, 3.0  # pooled deviation in sigma around which the network may act
-REACH = 17  # [proxy px] width of the ellipse that widens it
-SOFT = 3.0  # [proxy px] sigma over which its say begins
 REFERENCE_PLANES = ("red", "green", "blue", "share", "open", "sigma", "gate")
 FRAME_PLANES = (
     "red",
@@ -138,7 +134,7 @@ def gather_evidence(
     )
     own_share = shares.pop(len(before))
     variance = variance_of(planes[1], noises[reference], proxy.factor, 1.0)
-    gate = _gate(sights)
+    gate = gate_of([sight.before for sight in sights])
     described = np.empty((1, len(REFERENCE_PLANES), *gate.shape), np.float32)
     own_planes = (*map(mu_law, planes), own_share, open_, _sigma(planes[1], variance), gate)
     for plane, values in zip(described[0], own_planes, strict=True):
@@ -159,16 +155,6 @@ def gather_evidence(
         for plane, values in zip(row, of_frame, strict=True):
             plane[:] = values
     return Evidence(described, rows, sights)
-
-
-def _gate(sights: Sequence[Sight]) -> Float:
-    """Return where some frame deviates, (h, w): 1 there and around it, falling softly to exactly 0."""
-    suspect = np.zeros(sights[0].deviation.shape, np.uint8)
-    for sight in sights:
-        suspect |= connected(sight.before > SUSPECT**2, sight.before > SURE**2)
-    suspect = cv2.dilate(suspect, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (REACH, REACH)))
-    soft = cv2.GaussianBlur(suspect.astype(np.float32), (0, 0), SOFT)
-    return np.asarray(np.clip(soft * 1.1 - 0.05, 0.0, 1.0), np.float32)
 
 
 def _sigma(radiance: Float, variance: Float) -> Float:

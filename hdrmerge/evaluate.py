@@ -28,10 +28,11 @@ from .dataset import Case, Dataset, linear_reference
 from .errors import HdrmergeError
 from .exposure import Array, Float, Mask, mu_law
 from .metrics import psnr_linear, psnr_mu, pu21_psnr, regions, ssim_linear, ssim_mu
-from .pipeline import MergeOptions, merge_bracket
+from .pipeline import MergeOptions, merge_bracket, open_network, paints
 from .write import write_preview
 
 REFERENCE, PLAIN, CLASSICAL = "reference alone", "plain merge", "classical"
+EVERYWHERE = " everywhere"  # after the name of a network that painted the whole picture
 
 METRICS = ("psnr_mu", "psnr_l", "ssim_mu", "ssim_l", "pu21")
 REGIONS = ("whole", "moving", "saturated", "moving_saturated", "static")
@@ -87,8 +88,8 @@ class Evaluation:
 
         ``gain`` is over the reference alone. ``moving_sets`` and ``static_sets`` are the PSNR-mu [dB]
         of whole pictures in which something moves or nothing does, ``over_plain`` over the plain merge.
-        Seconds are those of a merge without reading, for each megapixel of the picture; those of the
-        network for a case.
+        Seconds are those of a merge without reading, for each megapixel of the picture; those of judging,
+        and painting, for a case.
         """
         methods = list(self.cases[0].outcomes) if self.cases else []
         return {method: self._row(method) for method in methods}
@@ -133,7 +134,10 @@ class Evaluation:
             "seconds_per_megapixel": sum(outcome.work for outcome in outcomes) / megapixels
             if method != REFERENCE
             else math.nan,
-            "judging_seconds": mean(outcome.seconds.get("deghost", math.nan) for outcome in outcomes),
+            "judging_seconds": mean(
+                outcome.seconds.get("deghost", math.nan) + outcome.seconds.get("fuse", 0.0)
+                for outcome in outcomes
+            ),
             "device": "cpu" if method in (REFERENCE, PLAIN, CLASSICAL) else self.device,
             "cases": len(self.cases),
         }
@@ -173,20 +177,22 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     fit_scale: bool = False,
+    everywhere: bool = False,
     save: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
     failed: Callable[[str, HdrmergeError], None] = lambda name, error: None,
 ) -> Evaluation:
     """Judge the standard methods and ``networks`` (names, or paths of files) on all cases.
 
-    ``fit_scale`` brings each truth to the scale of its frames first. Pictures to look at are written
-    to ``save``. A case that raises an HdrmergeError is left out and told to ``failed``.
+    ``fit_scale`` brings each truth to the scale of its frames first. With ``everywhere`` a network that
+    paints is judged a second time, painting the whole picture. Pictures to look at are written to
+    ``save``. A case that raises an HdrmergeError is left out and told to ``failed``.
     """
     judged, failures = [], {}
     for number, name in enumerate(dataset.names):
         try:
             case = dataset.case(number)
-            judged.append(_judge(case, networks, device, precision, fit_scale, save))
+            judged.append(_judge(case, networks, device, precision, fit_scale, everywhere, save))
         except HdrmergeError as error:
             failures[name] = str(error)
             failed(name, error)
@@ -207,7 +213,13 @@ def merge_options(
 
 
 def _judge(
-    case: Case, networks: Sequence[str], device: str, precision: str, fit_scale: bool, save: Path | None
+    case: Case,
+    networks: Sequence[str],
+    device: str,
+    precision: str,
+    fit_scale: bool,
+    everywhere: bool,
+    save: Path | None,
 ) -> Judged:
     outcomes: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="hdrmerge-") as folder:
@@ -217,6 +229,8 @@ def _judge(
         for network in networks:
             if network not in ("none", *options):
                 options[network] = merge_options(case, paths, network, device, precision)
+                if everywhere and paints(open_network(options[network])[0]):
+                    options[network + EVERYWHERE] = replace(options[network], everywhere=True)
         plain, report = merge_bracket(paths, options.pop(PLAIN))
         reference, _ = linear_reference(paths[case.reference], case.curve)
         if fit_scale:
@@ -302,7 +316,7 @@ class _Strip:
     def add(self, name: str, result: Float) -> None:
         mu = mu_law(np.clip(result / np.float32(self.case.peak), 0.0, 1.0))
         self.pictures.append(np.rint(mu * 255).astype(np.uint8))
-        self.names.append(Path(name).stem)
+        self.names.append(Path(name).name.replace(".onnx", ""))
         self.error = np.square(mu - self.pictures[0] / np.float32(255)).sum(axis=-1)  # of the last one
 
     def write(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from . import networks, weights
 from .errors import NetworkError
 from .exposure import Float, Mask
-from .tiles import Box, around, crop, round_up, tiles, window_of
+from .tiles import Box, around, crop, filled, round_up, tiles, window_of
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -313,35 +313,77 @@ def run_tiled(
 ) -> Arrays:
     """Run a network over an image in tiles; return arrays (..., H, W) as the whole image would give.
 
-    All inputs (n, C, H, W) share H and W, from one pixel on. ``halo`` [px] is the reach of the receptive
-    field and ``multiple`` [px] the network's size rule and pooling grid. Only tiles that hold something
-    ``wanted`` (H, W) are computed, and of these the smallest box around it; elsewhere results are 0.
-    ``tile`` [px] is the largest side, from free memory unless stated; where memory runs out all the
-    same, it is halved.
+    All inputs (n, C, H, W) share H and W, from one pixel on. The rest is as in `run_boxes`; where nothing
+    is ``wanted``, results are 0.
     """
     sizes = {values.shape[-2:] for values in inputs.values()}
     if len(sizes) != 1 or (wanted is not None and wanted.shape not in sizes):
         raise ValueError(f"inputs of different sizes: {sorted(sizes)}")
     height, width = next(iter(sizes))
-    halo, smallest = round_up(halo, multiple), round_up(SMALLEST_TILE, multiple)
     items = max(values.shape[0] for values in inputs.values())
-    side = round_up(tile, multiple) if tile else _largest_tile(engine, (height, width), items, halo, multiple)
-    image = around(wanted, Box(0, height, 0, width), multiple)
-    parts = tiles(image, side, multiple) if image else ()
-    todo = [box for part in parts if (box := around(wanted, part, multiple))][::-1]
-    if not todo:  # the shapes are the network's own: ask for them with its smallest input
+    outputs: Arrays = {}
+
+    def fetch(window: Box) -> Arrays:
+        return {name: values[window.part] for name, values in inputs.items()}
+
+    for box, found in run_boxes(
+        engine, fetch, (height, width), halo, multiple, wanted, items=items, tile=tile, progress=progress
+    ):
+        for name, values in found.items():
+            if name not in outputs:
+                outputs[name] = _zeros(values, height, width)
+            outputs[name][box.part] = values
+    if not outputs:  # the shapes are the network's own: ask for them with its smallest input
         results = engine.run(crop(inputs, Box(0, multiple, 0, multiple)), last=True)
         return {name: _zeros(values, height, width) for name, values in results.items()}
-    _give_back()
-    outputs: Arrays = {}
-    total, done = sum(box.area for box in todo), 0
+    return outputs
+
+
+def run_boxes(
+    engine: Engine,
+    fetch: Callable[[Box], Mapping[str, Float]],
+    size: tuple[int, int],
+    halo: int,
+    multiple: int,
+    wanted: Mask | None = None,
+    *,
+    items: int = 1,
+    tile: int | None = None,
+    largest: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Box, Arrays]]:
+    """Run a network over an image of ``size`` (H, W); yield parts of it, and its outputs (..., h, w) there.
+
+    ``fetch`` returns the inputs (n, C, h, w) in a window of the image, when they are needed; ``items`` is
+    the largest n. ``halo`` [px] is the reach of the receptive field and ``multiple`` [px] the network's
+    size rule and pooling grid. Only tiles that hold something ``wanted`` (H, W) are computed, and of
+    these the smallest box around it. ``tile`` [px] is the largest side, from free memory unless stated,
+    but no more than ``largest``; where memory runs out all the same, it is halved. ``progress`` is called
+    with the share of the work done, halos included.
+    """
+    halo, smallest = round_up(halo, multiple), round_up(SMALLEST_TILE, multiple)
+    side = round_up(tile, multiple) if tile else _largest_tile(engine, size, items, halo, multiple)
+    side = min(side, round_up(largest, multiple)) if largest else side
+    image = around(wanted, Box(0, size[0], 0, size[1]), multiple)
+    parts = tiles(image, side, multiple) if image else ()
+    boxes = [box for part in parts if (box := around(wanted, part, multiple))]
+
+    def work(box: Box) -> int:
+        return window_of(box, halo, multiple, size).area
+
+    total, done = float(sum(map(work, boxes))), 0.0
+    todo = [(box, work(box) / total) for box in boxes][::-1]
+    if todo:
+        _give_back()
     while todo:
-        box = todo.pop()
+        box, share = todo.pop()
         if box.side > side:
-            todo += [*tiles(box, side, multiple)][::-1]
+            pieces = [*tiles(box, side, multiple)]
+            whole = sum(map(work, pieces))
+            todo += [(piece, share * work(piece) / whole) for piece in pieces][::-1]
             continue
-        window = window_of(box, halo, multiple, (height, width))
-        found = _attempt(engine, crop(inputs, window), last=not todo)
+        window = window_of(box, halo, multiple, size)
+        found = _attempt(engine, filled(fetch(window.within(size)), window), last=not todo)
         if found is None:
             if box.side <= smallest:
                 raise NetworkError(
@@ -349,17 +391,13 @@ def run_tiled(
                     "close programs, or use fewer frames"
                 )
             side = max(round_up(box.side // 2, multiple), smallest)
-            todo.append(box)
+            todo.append((box, share))
             continue
         inside = box.seen_from(window)
-        for name, values in found.items():
-            if name not in outputs:
-                outputs[name] = _zeros(values, height, width)
-            outputs[name][box.part] = values[inside.part]
-        done += box.area
+        yield box, {name: values[inside.part] for name, values in found.items()}
+        done += share
         if progress:
-            progress(done / total)
-    return outputs
+            progress(min(done, 1.0) if todo else 1.0)
 
 
 def _give_back() -> None:

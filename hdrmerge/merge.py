@@ -55,7 +55,7 @@ def merge(
     """
     drifts = ghosts.drift or [None] * len(bracket.frames)
     frames = [
-        _Input.of(frame, bracket.reference_frame, alignment, belief, drift)
+        Input.of(frame, bracket.reference_frame, alignment, belief, drift)
         for frame, alignment, belief, drift in zip(
             bracket.frames, alignments, ghosts.trust, drifts, strict=True
         )
@@ -73,7 +73,7 @@ def merge(
         for left in range(0, width, TILE):
             right = min(left + TILE, width)
             signals = [strip.tile(left, right) for strip in strips]
-            change = _upsampled(ghosts.correction, height, (top, bottom, left, right))
+            change = upsampled(ghosts.correction, height, (top, bottom, left, right))
             planes, ok = _combine(frames, signals, to_rec709, change)
             cv2.merge(planes, dst=radiance[top:bottom, left:right])
             valid[top:bottom, left:right] = ok
@@ -86,7 +86,7 @@ def merge(
     return radiance, valid
 
 
-def _upsampled(
+def upsampled(
     plane: Array | None,
     height: int,
     tile: tuple[int, int, int, int],
@@ -121,15 +121,15 @@ def fade_of(frame: Frame) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Signal:
+class Signal:
     """One frame's share in a tile: planes (h, w) of linear light and what is known of them."""
 
     planes: list[Float]
-    trust: Float | None  # None: trusted everywhere
+    trust: Float | None  # 0 where the frame does not reach; None: trusted everywhere
 
 
 @dataclass(frozen=True, eq=False)
-class _Input:
+class Input:
     """A frame ready to be merged: exposure relative to the reference, inverse mapping, trust."""
 
     frame: Frame
@@ -146,7 +146,7 @@ class _Input:
     @classmethod
     def of(
         cls, frame: Frame, reference: Frame, alignment: Alignment, trust: Trust | None, drift: Float | None
-    ) -> _Input:
+    ) -> Input:
         recolour = np.linalg.solve(reference.to_rec709.astype(np.float64), frame.to_rec709)
         return cls(
             frame,
@@ -161,7 +161,7 @@ class _Input:
             fade_of(frame),
         )
 
-    def strip(self, top: int, bottom: int, width: int) -> _Strip:
+    def strip(self, top: int, bottom: int, width: int) -> Strip:
         """Fetch the codes that rows ``top:bottom`` of the reference are made from."""
         first, last = top, bottom
         (left, right), (up, down) = self._drift_reach(top, bottom)
@@ -172,7 +172,7 @@ class _Input:
             rows = cv2.perspectiveTransform(edge[:, None], matrix)[:, 0, 1]
             first = int(np.clip(np.floor(rows.min()) - 3, 0, self.frame.height - 1))
             last = int(np.clip(np.ceil(rows.max()) + 4, first + 1, self.frame.height))
-        return _Strip(self, top, bottom, first, self.frame.codes[first:last])
+        return Strip(self, top, bottom, first, self.frame.codes[first:last])
 
     def _drift_reach(self, top: int, bottom: int) -> list[tuple[float, float]]:
         """Return how far rows ``top:bottom`` look for what moved [px]: left (<= 0) and right; up and down."""
@@ -190,11 +190,11 @@ class _Input:
         if self.drift is None:
             return None
         tile = (top, bottom, left, right)
-        drift = _upsampled(self.drift, self.frame.height, tile)
+        drift = upsampled(self.drift, self.frame.height, tile)
         if drift is None:
             return None
-        torn = _upsampled(self.torn, self.frame.height, tile, cv2.INTER_NEAREST)
-        nearest = _upsampled(self.drift, self.frame.height, tile, cv2.INTER_NEAREST)
+        torn = upsampled(self.torn, self.frame.height, tile, cv2.INTER_NEAREST)
+        nearest = upsampled(self.drift, self.frame.height, tile, cv2.INTER_NEAREST)
         if torn is not None and nearest is not None:
             drift = np.where(torn[..., None] > 0, nearest, drift)
         return np.asarray(drift * np.float32(self.frame.height // len(self.drift)), np.float32)
@@ -203,7 +203,7 @@ class _Input:
         """Return the trust in a tile at full size, bilinear between proxy pixels."""
         if self.trust is None:
             return None
-        patch = _upsampled(self.trust, self.frame.height, (top, bottom, left, right), ordinary=255)
+        patch = upsampled(self.trust, self.frame.height, (top, bottom, left, right), ordinary=255)
         if patch is None:
             return None
         belief = patch * np.float32(1 / 255)
@@ -214,16 +214,16 @@ class _Input:
 
 
 @dataclass(frozen=True, eq=False)
-class _Strip:
+class Strip:
     """Codes of a frame that cover a strip of reference rows, the first of them frame row ``first``."""
 
-    source: _Input
+    source: Input
     top: int
     bottom: int
     first: int
     codes: Array
 
-    def tile(self, left: int, right: int) -> _Signal:
+    def tile(self, left: int, right: int) -> Signal:
         frame, trust = self.source.frame, self.source.believed(self.top, self.bottom, left, right)
         drift = self.source.drifted(self.top, self.bottom, left, right)
         if self.source.matrix is None and drift is None:
@@ -235,7 +235,7 @@ class _Strip:
                 trust = inside if trust is None else trust * inside
         if self.source.recolour is not None:
             linear = cv2.transform(linear, self.source.recolour)
-        return _Signal(list(cv2.split(linear)), trust)
+        return Signal(list(cv2.split(linear)), trust)
 
     def _resampled(self, left: int, right: int, drift: Float | None) -> tuple[Float, Float | None]:
         """Resample a tile bicubically, without ringing; and 1.0 where the frame covers it, None = all."""
@@ -270,7 +270,7 @@ class _Strip:
 
 
 def _combine(
-    frames: Sequence[_Input], signals: Sequence[_Signal], to_rec709: Float, correction: Float | None = None
+    frames: Sequence[Input], signals: Sequence[Signal], to_rec709: Float, correction: Float | None = None
 ) -> tuple[list[Float], Mask]:
     """Return the planes of merged Rec. 709 radiance in a tile, and where they are valid.
 
@@ -332,11 +332,11 @@ def _combine(
         for plane, change in zip(sums, cv2.split(correction), strict=True):
             corrected = mu_law_inverse(mu_law(plane) + change)
             np.copyto(plane, corrected, where=change != 0)
-    return _transformed(sums, to_rec709), valid
+    return transformed(sums, to_rec709), valid
 
 
 def _leave_to_reference(
-    frames: Sequence[_Input], signals: Sequence[_Signal], usable: Sequence[Float], sums: list[Float]
+    frames: Sequence[Input], signals: Sequence[Signal], usable: Sequence[Float], sums: list[Float]
 ) -> None:
     """Blend the reference's limit in where it is clipped and no shorter frame is trusted.
 
@@ -353,8 +353,8 @@ def _leave_to_reference(
 
 
 def _neutralise(
-    frames: Sequence[_Input],
-    signals: Sequence[_Signal],
+    frames: Sequence[Input],
+    signals: Sequence[Signal],
     peaks: Sequence[Float],
     sums: list[Float],
     to_rec709: Float,
@@ -394,7 +394,7 @@ def _neutralise(
     return np.asarray(darkest < DOUBTFUL, np.bool_)
 
 
-def _transformed(planes: list[Float], to_rec709: Float) -> list[Float]:
+def transformed(planes: list[Float], to_rec709: Float) -> list[Float]:
     """Apply the colour matrix; colours outside Rec. 709 are brought to its border, not below zero."""
     if np.array_equal(to_rec709, np.eye(3)):
         return [np.maximum(plane, 0.0) for plane in planes]

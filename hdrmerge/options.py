@@ -92,9 +92,13 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME|FILE",
-        help="What judges motion: a network, or a weights file; none: the classical test.",
+        help="trust judges all frames; hdrgan paints from three, merge --help tells how; a file; none.",
         show_default="trust, or none without an engine",
     ),
+]
+Everywhere = Annotated[
+    bool,
+    typer.Option("--everywhere", help="Let a network that paints, such as hdrgan, paint the whole picture."),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where networks run.")]
 Arithmetic = Annotated[

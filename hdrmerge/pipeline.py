@@ -1,4 +1,4 @@
-"""The stages in order: read -> form -> align -> calibrate -> deghost -> merge; one stage a line."""
+"""The stages in order: read -> form -> align -> calibrate -> deghost -> merge (-> fuse); one stage a line."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .entrust import entrust
 from .errors import BracketError, ExposureError, HdrmergeError, NetworkError
 from .exposure import Response
 from .form import StatedExposures, doubts, form_bracket
+from .fuse import Painted, fuse, survey
 from .infer import Engine, engines, open_engine
 from .merge import merge
 from .metadata import read_shot
@@ -39,6 +40,10 @@ SPOOL_BEYOND = 400e6
 """[bytes] decoded frames together may take this much memory; beyond it they wait in a temporary file."""
 
 DEFAULT_NETWORK = "trust"
+
+Use = Literal["judge", "paint"]
+USES: dict[str, Use] = {"trust": "judge", "hdrgan": "paint"}
+"""What a network of an architecture is for: to judge frames (`entrust`), or to paint (`fuse`)."""
 
 DISAGREEMENT, BAND = 0.25, 0.08
 """Share of the picture, and of its height over the full width, in which a frame may differ unremarked."""
@@ -61,6 +66,7 @@ class MergeOptions:
     network: str | None = None  # a name in `networks.NETWORKS`, a weights file, "none"; None = the default
     device: str = "auto"  # as in `infer.open_engine`
     precision: str = "auto"
+    everywhere: bool = False  # a network that paints is not kept to where frames disagree
 
     def __str__(self) -> str:
         response = self.response if isinstance(self.response, str) else self.response.name
@@ -68,6 +74,7 @@ class MergeOptions:
         return (
             f"align={self.align} deghost={self.deghost} response={response} trust={self.trust} "
             f"anchor={anchor} network={self.network or DEFAULT_NETWORK}"
+            f"{' everywhere' if self.everywhere else ''}"
         )
 
 
@@ -86,6 +93,7 @@ class Report:
     network: str  # that judged, its engine, device and precision; "none": classical trust
     seconds: dict[str, float]
     warnings: list[str]
+    painted: Painted | None = None  # None: no network painted
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values; exposures in stops relative to the reference."""
@@ -113,11 +121,17 @@ class Report:
                 self.shots, self.alignments, self.ghost_shares, self.offsets, strict=True
             )
         ]
+        painted = self.painted and {
+            "share": round(self.painted.share, 6),
+            "files": [str(self.shots[k].path) for k in self.painted.frames],
+            "limit": round(self.painted.limit, 4),
+        }
         return {
             "hdrmerge": __version__,
             "reference": str(self.shots[self.reference].path),
             "response": self.response,
             "network": self.network,
+            **({"painted": painted} if painted else {}),
             "frames": frames,
             "clipped_share": round(self.clipped_share, 6),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -194,6 +208,10 @@ def merge_loaded(
     proxies.clear()
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts, clock.sum_up("merge"))
+    painted = None
+    if engine and paints(engine):
+        with clock.stage("fuse"):
+            painted = fuse(pixels, bracket, alignments, ghosts, engine, partial(clock.tell, "fuse"))
 
     shots = [frame.shot for frame in bracket.frames]
     reference = shots[bracket.reference]
@@ -220,6 +238,7 @@ def merge_loaded(
         + calibrated.warnings
         + left_out
         + _disagreements(shots, bracket.reference, ghosts),
+        painted=painted,
     )
     return radiance, report
 
@@ -320,19 +339,43 @@ def _read(
 
 
 def open_network(options: MergeOptions) -> tuple[Engine | None, list[str]]:
-    """Return the engine of the network that is to judge, None for classical trust, and warnings.
+    """Return the engine of the network that is to judge or paint, None for classical trust, and warnings.
 
     The default network is done without where no engine is installed, with a warning; one that was asked
-    for by name or file raises `NetworkError`.
+    for by name or file raises `NetworkError`, and so does one that cannot paint ``everywhere``.
     """
+    name = options.network or DEFAULT_NETWORK
     if options.network == "none" or options.deghost == "none":
+        if options.everywhere:
+            raise NetworkError("there is no network to paint everywhere; leave out --everywhere")
         return None, []
     try:
-        return _opened(options.network or DEFAULT_NETWORK, options.device, options.precision), []
+        engine = _opened(name, options.device, options.precision)
     except NetworkError as error:
-        if options.network is not None or engines():
+        if options.network is not None or options.everywhere or engines():
             raise
         return None, [f"merged without a network ({error})"]
+    if use_of(engine) != "paint" and options.everywhere:
+        raise NetworkError(
+            f"{name}: judges frames and paints nothing; leave out --everywhere, or name a network that paints"
+        )
+    return engine, []
+
+
+def use_of(engine: Engine) -> Use:
+    """Return what a network is for, by its architecture."""
+    architecture = engine.card["architecture"]
+    if architecture not in USES:
+        raise NetworkError(
+            f"{engine.path}: a merge has no use for the architecture {architecture!r}; update hdrmerge, or "
+            f"use a network of {' or '.join(USES)}"
+        )
+    return USES[architecture]
+
+
+def paints(engine: Engine | None) -> bool:
+    """Tell whether a merge with this network has the stage "fuse"."""
+    return engine is not None and use_of(engine) == "paint"
 
 
 @lru_cache(maxsize=2)
@@ -351,6 +394,8 @@ def _ghosts(
     if options.deghost == "none":
         none = [0.0] * len(proxies)
         return Ghosts([None] * len(proxies), none, none)
+    if paints(engine):
+        return survey(bracket.frames, proxies, alignments, bracket.reference, options.everywhere)
     if engine:
         told = partial(clock.tell, "deghost")
         return entrust(bracket.frames, proxies, alignments, bracket.reference, engine, told)

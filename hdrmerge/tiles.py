@@ -39,6 +39,10 @@ class Box:
         """What to index arrays (..., H, W) with."""
         return ..., slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def within(self, size: tuple[int, int]) -> Box:
+        """Return what of it lies in an image of ``size`` (H, W)."""
+        return Box(self.top, min(self.bottom, size[0]), self.left, min(self.right, size[1]))
+
     def seen_from(self, window: Box) -> Box:
         """Return where this box lies in a window."""
         return Box(
@@ -78,9 +82,13 @@ def around(wanted: Mask | None, box: Box, multiple: int) -> Box | None:
 
 def crop(inputs: Mapping[str, Float], window: Box) -> dict[str, Float]:
     """Return a window of all inputs; what lies beyond the image repeats its last row and column."""
+    return filled({name: values[window.part] for name, values in inputs.items()}, window)
+
+
+def filled(parts: Mapping[str, Float], window: Box) -> dict[str, Float]:
+    """Bring what an image shows in a window to the window's size, as `crop` does."""
     cropped = {}
-    for name, values in inputs.items():
-        part = values[window.part]
+    for name, part in parts.items():
         below = window.bottom - window.top - part.shape[-2]
         beside = window.right - window.left - part.shape[-1]
         if below or beside:

@@ -363,6 +363,24 @@ def test_a_network_that_cannot_be_had(folder: Path, options: list[str]) -> None:
     assert files() - {"text.onnx"} == before
 
 
+def test_a_network_that_paints(folder: Path, painter_file: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    shutil.copy(painter_file, "mine.onnx")
+    result = run("merge", *FRAMES, "--network", "mine.onnx", "--everywhere", "-v", "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    assert f"painted: 100.00%, from {', '.join(FRAMES)}, up to radiance 4" in result.stderr
+    assert json.loads(Path("report.json").read_text())["painted"]["files"] == FRAMES
+    assert re.search(r"fuse \d+\.\d\d s", result.stderr)
+
+
+def test_only_networks_that_paint_paint_everywhere(folder: Path, network_file: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    for network in (network_file, "none"):
+        result = run("merge", *FRAMES, "--network", network, "--everywhere", "-o", "no.exr")
+        assert_failed(result, "--everywhere")
+    assert not Path("no.exr").exists()
+
+
 def test_a_device_that_is_not_there(folder: Path, network_file: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if pytest.importorskip("torch").cuda.is_available() or len(onnxruntime.get_available_providers()) > 2:

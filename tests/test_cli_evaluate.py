@@ -64,6 +64,18 @@ def test_a_case_that_fails_is_named_and_counted(sets: Path) -> None:
     assert last == "hdrmerge: 1 of 3 cases failed, left out of all rows"
 
 
+def test_a_network_that_paints_and_a_number_of_frames(
+    sets: Path, painter_file: Path, network_file: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    some = ["--dataset", sets, "--count", 1, "--device", "cpu", "--json", "-"]
+    figures = json.loads(run(*some, "--frames", 3, "--network", painter_file, "--everywhere").stdout)
+    assert list(figures["rows"])[3:] == [str(painter_file), f"{painter_file} everywhere"]
+    assert "no bracket of 4 frames" in run(*some, "--frames", 4, code=1).stderr
+    for networks in ([], ["--network", network_file]):
+        assert "--everywhere" in run(*some, *networks, "--everywhere", code=2).stderr
+
+
 def test_scenes_become_brackets(
     tmp_path: Path, ramp: np.ndarray, elsewhere: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

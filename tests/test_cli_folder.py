@@ -21,6 +21,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from hdrmerge import cli
+from hdrmerge.console import PAINTED_PARTS, BatchBar
 from hdrmerge.load import load
 from hdrmerge.simulate import simulate_bracket
 from hdrmerge.simulate_files import exif_of
@@ -524,5 +525,32 @@ def test_a_network_that_cannot_run_is_said_once_before_the_work(folder: Path) ->
     assert result.stderr.count("bad.onnx") == 1
     result = batch("--network", "trust", "--device", "cuda:99", code=1)
     assert result.stderr.count("cuda:99") == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert not Path("out").exists()
+
+
+def test_a_network_that_paints_works_on_every_set(
+    folder: Path, painter_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    stages: set[str] = set()
+    show = BatchBar.show
+
+    def shown(bar: BatchBar, name: str, stage: str, share: float) -> None:
+        stages.add(stage)
+        show(bar, name, stage, share)
+
+    monkeypatch.setattr(BatchBar, "show", shown)
+    batch("--network", painter_file, "--everywhere", "--json", "report.jsonl")
+    report = objects(Path("report.jsonl").read_text())
+    assert {values["painted"]["share"] for values in report.values()} == {1.0}
+    assert stages == set(PAINTED_PARTS)
+    again = batch("--network", painter_file, code=1)
+    assert again.stderr.count("made with everywhere on; add --force") == 3
+
+
+def test_only_a_network_that_paints_paints_everywhere(folder: Path) -> None:
+    result = batch("--everywhere", code=1)
+    assert "--everywhere" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not Path("out").exists()

@@ -48,6 +48,36 @@ def test_a_case_depends_on_seed_and_number_alone(
     assert other.about != first.about
 
 
+def test_brackets_of_so_many_frames_keep_their_numbers(
+    small: None, scenes: list[np.ndarray], tmp_path: Path
+) -> None:
+    folder = write_scenes(tmp_path / "scenes", *scenes)
+    every = open_dataset(folder, 12)
+    frames = [every.case(number).about["frames"] for number in range(12)]
+    assert 2 <= frames.count(3) < 12
+    three = open_dataset(folder, 12, frames=3)
+    assert three.names == tuple(name for name, n in zip(every.names, frames, strict=True) if n == 3)
+    last = three.case(len(three.names) - 1)
+    assert (last.name, last.about["frames"]) == (three.names[-1], 3)
+    assert np.array_equal(last.truth, every.case(every.names.index(last.name)).truth)
+    with pytest.raises(HdrmergeError, match="no bracket of 8 frames"):
+        open_dataset(folder, 2, frames=8)
+
+
+def test_sets_of_so_many_frames(ramp: np.ndarray, tmp_path: Path) -> None:
+    write_plain(bracket(ramp), tmp_path / "plain" / "three")
+    (tmp_path / "plain" / "three" / "notes.txt").write_text("no frame")
+    write_plain(bracket(ramp), tmp_path / "plain" / "two")
+    next((tmp_path / "plain" / "two").glob("*.jpg")).unlink()
+    assert open_dataset(tmp_path / "plain", frames=3).names == ("three",)
+    found = open_dataset(tmp_path / "plain", frames=2)
+    assert found.names == (found.case(0).name,) == ("two",)
+    write_kalantari(bracket(ramp, curve="gamma2.2"), tmp_path / "paper" / "one")
+    assert open_dataset(tmp_path / "paper", frames=3).names == ("one",)
+    with pytest.raises(HdrmergeError, match="no bracket of 5 frames"):
+        open_dataset(tmp_path / "paper", frames=5)
+
+
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("raw", [0.0, 1.0])
 def test_a_truth_of_one_is_where_the_reference_clips(

@@ -11,7 +11,8 @@ import pytest
 
 from hdrmerge import infer, networks, weights
 from hdrmerge.errors import NetworkError
-from hdrmerge.infer import Arrays, Engine, open_engine, run_tiled
+from hdrmerge.infer import Arrays, Engine, open_engine, run_boxes, run_tiled
+from hdrmerge.tiles import Box
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -256,6 +257,49 @@ def test_views_of_larger_arrays_are_cut_without_a_copy_of_the_whole() -> None:
     whole = Blur().run({"in": np.ascontiguousarray(image[::-1].transpose(2, 0, 1)[None])})["out"]
     np.testing.assert_allclose(found, whole, rtol=1e-6)
     assert max(max(window) for window in blur.windows) <= 64 + 4
+
+
+def test_windows_are_fetched_one_by_one_and_given_part_by_part() -> None:
+    """Nothing of the whole picture is held but what the caller holds."""
+    image = np.random.default_rng(0).random((1, 1, 90, 130), dtype=np.float32)
+    blur, fetched, result = Blur(), [], np.zeros_like(image)
+
+    def fetch(window: Box) -> Arrays:
+        fetched.append(window)
+        return {"in": image[window.part]}
+
+    for done, (box, found) in enumerate(run_boxes(blur, fetch, (90, 130), 1, 4, tile=40), 1):
+        assert len(fetched) == len(blur.windows) == done
+        result[box.part] = found["out"]
+    whole = Blur().run({"in": np.pad(image, [(0, 0), (0, 0), (0, 2), (0, 2)], mode="edge")})["out"]
+    np.testing.assert_allclose(result, whole[..., :90, :130], rtol=1e-6)
+    assert len(fetched) == 12
+    assert max(window.bottom for window in fetched) == 90  # padding is not the caller's business
+    assert max(window.right for window in fetched) == 130
+
+
+def test_the_largest_tile_binds_where_memory_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    blur, image = Blur(), np.ones((1, 1, 100, 100), np.float32)
+    monkeypatch.setattr(blur, "free_memory", lambda: 1e12)
+    found = run_boxes(blur, lambda window: {"in": image[window.part]}, (100, 100), 1, 2, largest=50)
+    assert [box for box, _ in found] == [Box(y, y + 50, x, x + 50) for y in (0, 50) for x in (0, 50)]
+
+
+def test_progress_is_the_share_of_the_work_halos_included() -> None:
+    """A tile at the border has less of it; a time that is left is told from this share."""
+    blur, shares = Blur(), []
+    for _ in run_boxes(
+        blur,
+        lambda window: {"in": np.ones((1, 1, *(n.stop - n.start for n in window.part[1:])), np.float32)},
+        (96, 32),
+        16,
+        4,
+        tile=32,
+        progress=shares.append,
+    ):
+        pass
+    work = np.array([32 * 48, 32 * 64, 32 * 48])
+    assert shares == pytest.approx(list(np.cumsum(work) / work.sum()))
 
 
 def test_progress_rises_to_one() -> None:

@@ -39,6 +39,13 @@ NETWORKS = {
             sha256="51bb4e6e83257eb061c34d0f3655ba60d67bff2d09215faeb6cd01aee4ce7062",
             summary="tells how far each frame can be trusted at each pixel, and fills what none shows",
         ),
+        Network(
+            name="hdrgan",
+            task="merge",
+            file="hdrgan.onnx",
+            sha256="",
+            summary="paints where the reference and its two neighbours in exposure disagree",
+        ),
     )
 }
 

@@ -12,12 +12,14 @@ In:  ``low``, ``reference``, ``high`` (B, 6, H, W) in [-1, 1]: 2 L - 1, the code
      the three clips: a result ends there, and whoever calls scales.
 Out: (B, 3, H, W), 2 T(Y) - 1 of the radiance Y, in the same unit. H and W are multiples of 4.
 
-In the paper's form (``residual=False``) an output is a tanh, hence in [-1, 1]. In the residual form it is
-a base plus what the network adds, which is nothing at first: the reference's radiance, and where the
-reference is clipped that of ``low``. It is not bounded, and right from the start where nothing moves.
+In the paper's form (``residual=False``) an output is a tanh, hence in [-1, 1]. In the residual form the
+encoder of the reference sees one picture more, ``merged`` (B, 3, H, W): 2 T(M) - 1 of what the classical
+merge makes of all frames, these three and others, as far as each is trusted. An output is that plus what
+the network adds, which is nothing at first, and not bounded: so it begins with what is known and learns to
+mend it, and a bracket may have any number of frames.
 
-At width 32: 2,557,382 parameters, 0.48 million multiplications a pixel (0.727 T at 1500 x 1000). Weights
-are plain; the paper's spectral normalisation is the training's business.
+At width 32 in the paper's form: 2,557,382 parameters, 0.48 million multiplications a pixel (0.727 T at
+1500 x 1000). Weights are plain; the paper's spectral normalisation is the training's business.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ from torch.nn import functional
 
 MULTIPLE = 4
 DILATION = 2  # of the merging blocks
-CLIPPED = (0.92, 0.99)  # code values between which the base goes from the reference to the shorter frame
 
 
 class Convolution(nn.Conv2d):
@@ -89,9 +90,9 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """The features of one frame at three scales, ``width`` of them at the first, twice as many each."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, planes: int = 6) -> None:
         super().__init__()
-        inputs, widths = (6, width, 2 * width), (width, 2 * width, 4 * width)
+        inputs, widths = (planes, width, 2 * width), (width, 2 * width, 4 * width)
         self.blocks = nn.ModuleList(Residual(inputs[i], widths[i], i) for i in range(3))
         self.down = nn.ModuleList(Convolution(widths[i], widths[i], stride=2, scale=i) for i in range(2))
 
@@ -161,7 +162,8 @@ class HdrGan(nn.Module):
     def __init__(self, width: int = 32, residual: bool = False) -> None:
         super().__init__()
         self.halo, self.multiple, self.residual = reach(), MULTIPLE, residual
-        self.low, self.reference, self.high = Encoder(width), Encoder(width), Encoder(width)
+        self.low, self.high = Encoder(width), Encoder(width)
+        self.reference = Encoder(width, 9 if residual else 6)
         self.merge = nn.ModuleList(Merge(width << scale, scale) for scale in range(3))
         self.rise = nn.ModuleList([Up(2 * width, 0), Up(4 * width, 1), Up(2 * width, 0)])
         self.side = Residual(3 * width, width, 0)
@@ -169,37 +171,35 @@ class HdrGan(nn.Module):
         self.last = Residual(4 * width, width, 0)
         self.heads = Heads(width, zero=residual)
 
-    def forward(self, low: Tensor, reference: Tensor, high: Tensor) -> Tensor:
+    def forward(self, low: Tensor, reference: Tensor, high: Tensor, merged: Tensor | None = None) -> Tensor:
         """Return the result, (B, 3, H, W)."""
-        _, features = self._features(low, reference, high)
-        return self._image(features, 1, low, reference)
+        return self._image(self._features(low, reference, high, merged)[1], 1, merged)
 
-    def both(self, low: Tensor, reference: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def both(
+        self, low: Tensor, reference: Tensor, high: Tensor, merged: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the image of the short path, and the result."""
-        features = self._features(low, reference, high)
-        return self._image(features[0], 0, low, reference), self._image(features[1], 1, low, reference)
+        first, second = self._features(low, reference, high, merged)
+        return self._image(first, 0, merged), self._image(second, 1, merged)
 
-    def _features(self, low: Tensor, reference: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def _features(
+        self, low: Tensor, reference: Tensor, high: Tensor, merged: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return what both outputs are made of, (B, width, H, W) each."""
+        if merged is not None:
+            reference = torch.cat([reference, merged], 1)
         own, shorter, longer = self.reference(reference), self.low(low), self.high(high)
-        merged = []
+        fused = []
         for merge, feature in zip(self.merge, own, strict=True):
-            merged.append(merge(shorter.pop(0), feature, longer.pop(0)))  # and let go of them
+            fused.append(merge(shorter.pop(0), feature, longer.pop(0)))  # and let go of them
         to_side, to_middle, to_last = self.rise
-        middle = self.middle(to_middle(merged.pop()), merged[1], own[1])
-        side = self.side(to_side(merged.pop()), merged[0], own[0])
-        return side, self.last(to_last(middle), merged[0], own[0], side)
+        middle = self.middle(to_middle(fused.pop()), fused[1], own[1])
+        side = self.side(to_side(fused.pop()), fused[0], own[0])
+        return side, self.last(to_last(middle), fused[0], own[0], side)
 
-    def _image(self, features: Tensor, number: int, low: Tensor, reference: Tensor) -> Tensor:
+    def _image(self, features: Tensor, number: int, merged: Tensor | None) -> Tensor:
         found = self.heads(features, number)
-        return base(low, reference) + found if self.residual else torch.tanh(found)
-
-
-def base(low: Tensor, reference: Tensor) -> Tensor:
-    """Return what the residual form starts from, (B, 3, H, W): the reference or, where clipped, ``low``."""
-    brightest = (reference[:, :3].amax(1, keepdim=True) + 1) / 2
-    t = ((brightest - CLIPPED[0]) / (CLIPPED[1] - CLIPPED[0])).clamp(0, 1)
-    return reference[:, 3:] + t * t * (3 - 2 * t) * (low[:, 3:] - reference[:, 3:])
+        return torch.tanh(found) if merged is None else merged + found
 
 
 def reach() -> int:

@@ -32,6 +32,7 @@ SPAN = math.log1p(MU)
 GAMMA = 2.2  # of the paper's code values
 COVER, STOPS = 4, 8  # planes of `entrust.FRAME_PLANES`: 0 where a frame ends; log2 of its exposure, / 8
 GATE = 6  # that of `entrust.REFERENCE_PLANES` that says how far a network may act
+BELIEF = 7  # that of `entrust.FRAME_PLANES` that holds the classical trust
 ENDING = 0.95  # of the network's range: where a merge takes over again
 LARGEST = 1.0  # of one element of a gradient, as in the paper's program
 
@@ -75,7 +76,7 @@ class HdrGanLesson(Lesson):
     others = (2, 2, 3, 3)  # of which two are shown; the more there are, the more often on both sides
     outputs = ("radiance",)
     axes: ClassVar[Axes] = {
-        name: {0: "B", 2: "H", 3: "W"} for name in ("low", "reference", "high", "radiance")
+        name: {0: "B", 2: "H", 3: "W"} for name in ("low", "reference", "high", "merged", "radiance")
     }
 
     def __init__(
@@ -99,7 +100,7 @@ class HdrGanLesson(Lesson):
         """Learn from a batch; return the error of the outputs alone, which all phases share."""
         three = triplet(batch.reference, batch.frames)
         truth = three.target(batch.truth)
-        outputs = self._both(self.network, three)
+        outputs = self._both(self.network, three, classical(batch.reference, batch.frames))
         error = self.error(outputs, truth, batch.reference[:, GATE : GATE + 1])
         loss = error
         if self.discriminator is not None and progress >= 1 - self.recipe.adversarial:
@@ -129,10 +130,14 @@ class HdrGanLesson(Lesson):
         return total
 
     @staticmethod
-    def _both(network: nn.Module, three: Triplet) -> list[Tensor]:
-        """Return both outputs, computed in bfloat16 where that is safe."""
+    def _both(network: nn.Module, three: Triplet, merged: Tensor) -> list[Tensor]:
+        """Return both outputs, computed in bfloat16 where that is safe.
+
+        ``merged`` are mu-law codes (B, 3, H, W) relative to the reference, of the classical merge.
+        """
+        also = [three.target(merged)] if network.residual else []
         with torch.autocast(three.reference.device.type, torch.bfloat16):
-            outputs = network.both(three.low, three.reference, three.high)  # type: ignore[operator]
+            outputs = network.both(three.low, three.reference, three.high, *also)  # type: ignore[operator]
         return [output.float() for output in outputs]
 
     def results(self, mean: nn.Module, reference: Tensor, frames: Tensor) -> dict[str, Tensor]:
@@ -141,15 +146,15 @@ class HdrGanLesson(Lesson):
         Elsewhere the classical result; ``everywhere`` is with the gate open all over.
         """
         three = triplet(reference, frames)
-        outputs = self._both(mean, three)
-        classical, _ = mix(reference, frames, frames[:, :, 7:8])
+        merged = classical(reference, frames)
+        outputs = self._both(mean, three, merged)
         gate = reference[:, GATE : GATE + 1]
         codes = (
             reference[:, :3],
-            classical,
-            three.painted(classical, outputs[0], gate),
-            three.painted(classical, outputs[1], gate),
-            three.painted(classical, outputs[1], torch.ones_like(gate)),
+            merged,
+            three.painted(merged, outputs[0], gate),
+            three.painted(merged, outputs[1], gate),
+            three.painted(merged, outputs[1], torch.ones_like(gate)),
         )
         return {name: code.float() for name, code in zip(self.rows, codes, strict=True)}
 
@@ -159,9 +164,10 @@ class HdrGanLesson(Lesson):
 
     def example_inputs(self, size: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
+        planes = {"low": 6, "reference": 6, "high": 6} | ({"merged": 3} if self.network.residual else {})
         return {
-            name: torch.rand(1, 6, size, size, generator=generator) * 2 - 1
-            for name in ("low", "reference", "high")
+            name: torch.rand(1, count, size, size, generator=generator) * 2 - 1
+            for name, count in planes.items()
         }
 
 
@@ -184,16 +190,21 @@ class Triplet:
         """Return what the network should say, from mu-law codes (B, 3, H, W) relative to the reference."""
         return 2 * compress((expand(code) / self.scale).clamp(max=1)) - 1
 
-    def painted(self, classical: Tensor, output: Tensor, gate: Tensor) -> Tensor:
+    def painted(self, merged: Tensor, output: Tensor, gate: Tensor) -> Tensor:
         """Put an output over the classical result, mu-law codes (B, 3, H, W) relative to the reference.
 
         As `fuse.py` does: in linear light, and not where the result is brighter than the output can say.
         """
-        merged = expand(classical)
+        base = expand(merged)
         found = expand((output.clamp(-1, 1) + 1) / 2) * self.scale
-        t = ((merged.amax(1, keepdim=True) / self.scale - 1) / (ENDING - 1)).clamp(0, 1)
+        t = ((base.amax(1, keepdim=True) / self.scale - 1) / (ENDING - 1)).clamp(0, 1)
         share = gate * t * t * (3 - 2 * t)
-        return torch.where(share > 0, compress(merged + share * (found - merged)), classical)
+        return torch.where(share > 0, compress(base + share * (found - base)), merged)
+
+
+def classical(reference: Tensor, frames: Tensor) -> Tensor:
+    """Return the classical merge of frames, mu-law codes (B, 3, H, W) relative to the reference."""
+    return mix(reference, frames, frames[:, :, BELIEF : BELIEF + 1])[0]
 
 
 def triplet(reference: Tensor, frames: Tensor) -> Triplet:
