@@ -10,13 +10,14 @@ classical merge, which a network of the residual form sees, too, and mends. It i
 is shut, and where the scene is brighter than the network's range: its radiance ends where the shortest of
 the three clips.
 
-The picture is worked on in windows, at full resolution; nothing of the whole is held but the result.
+The picture is worked on in windows, at full resolution. Nothing of the whole is held but the result and,
+for a network that sees it, the merge as it was before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -121,11 +122,12 @@ def fuse(
     ``radiance`` and ``ghosts`` are those of `merge.merge` and `survey`; where the gate is shut not a bit
     changes. ``engine`` runs a network of the kind of `networks.hdrgan`.
     """
-    seen = radiance.copy() if "merged" in engine.card["inputs"] else None  # before anything is painted over it
-    sources = _Sources.of(bracket, alignments, ghosts, seen)
+    sources = _Sources.of(bracket, alignments, ghosts)
     shares = _Shares(radiance, ghosts.gate, bracket.reference_frame, sources.limit)
     wanted = shares.wanted()
     told = Painted(float(wanted.mean()), sources.indices, sources.limit)
+    if "merged" in engine.card["inputs"] and wanted.any():
+        sources = replace(sources, merged=radiance.copy())  # windows overlap what will have been painted
     halo, multiple = int(engine.card["halo"]), int(engine.card["multiple"])
     to_rec709 = bracket.reference_frame.to_rec709
     for box, found in run_boxes(
@@ -163,12 +165,10 @@ class _Sources:
     indices: tuple[int, ...]
     limit: float
     width: int
-    merged: Float | None  # (H, W, 3) Rec. 709; None: the network does not look at it
+    merged: Float | None = None  # (H, W, 3) Rec. 709, nothing painted yet; None: the network does not see it
 
     @classmethod
-    def of(
-        cls, bracket: Bracket, alignments: Sequence[Alignment], ghosts: Ghosts, merged: Float | None
-    ) -> _Sources:
+    def of(cls, bracket: Bracket, alignments: Sequence[Alignment], ghosts: Ghosts) -> _Sources:
         three = Three.of(bracket.frames, alignments, bracket.reference)
         drifts = ghosts.drift or [None] * len(bracket.frames)
         own = bracket.reference_frame
@@ -178,12 +178,14 @@ class _Sources:
         }
         inputs = {"low": made[three.low], "reference": made[three.reference], "high": made[three.high]}
         shortest = made[three.low]
-        return cls(inputs, tuple(made), shortest.frame.clip / shortest.ratio, own.width, merged)
+        return cls(inputs, tuple(made), shortest.frame.clip / shortest.ratio, own.width)
 
     def fetch(self, window: Box) -> Arrays:
-        """Return the network's inputs (1, 6, h, w) in a window: code values, then radiance as mu-law codes.
+        """Return the network's inputs in a window, all in [-1, 1].
 
-        Where a neighbour does not reach, the reference stands in for it.
+        Of a frame (1, 6, h, w): code values, then radiance as mu-law codes; where a neighbour does not
+        reach, the reference stands in for it. Of the merge (1, 3, h, w): radiance as mu-law codes. All in
+        the linear colours of the reference.
         """
         seen: dict[int, Signal] = {}
         for source in self.inputs.values():
@@ -204,7 +206,8 @@ class _Sources:
                 values[0, 3 + channel] = 2 * mu_law(light) - 1
             fetched[name] = values
         if self.merged is not None:
-            part = _in_colours_of(self.inputs["reference"].frame, self.merged[window.top : window.bottom, window.left : window.right])
+            part = self.merged[window.top : window.bottom, window.left : window.right]
+            part = _in_colours_of(self.inputs["reference"].frame, part)
             light = np.clip(part * np.float32(1 / self.limit), 0.0, 1.0)
             fetched["merged"] = np.ascontiguousarray(np.moveaxis(2 * mu_law(light) - 1, -1, 0))[None]
         return fetched

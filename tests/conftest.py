@@ -70,3 +70,34 @@ def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.onnx"
     weights.save(network, inputs, ("trust", "correction"), axes, path, card)
     return path
+
+
+def painter(path: Path, loud: bool) -> Path:
+    """Write a narrow `networks.hdrgan` that returns the merge; a ``loud`` one has random last layers."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from hdrmerge import weights
+    from hdrmerge.networks import build
+
+    config = {"width": 8, "residual": True}
+    torch.manual_seed(4)
+    network = build("hdrgan", config).eval()
+    if loud:
+        with torch.no_grad():
+            network.heads.weight.normal_(std=0.02)
+    planes = {"low": 6, "reference": 6, "high": 6, "merged": 3}
+    inputs = {name: torch.rand(1, count, 32, 32) * 2 - 1 for name, count in planes.items()}
+    axes = {name: {0: "B", 2: "H", 3: "W"} for name in (*planes, "radiance")}
+    card = {"architecture": "hdrgan", "config": config, "halo": network.halo, "multiple": network.multiple}
+    weights.save(network, inputs, ("radiance",), axes, path, {**card, "bytes_per_pixel": 320})
+    return path
+
+
+@pytest.fixture(scope="session")
+def painter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return painter(tmp_path_factory.mktemp("weights") / "painter.onnx", loud=False)
+
+
+@pytest.fixture(scope="session")
+def loud_painter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return painter(tmp_path_factory.mktemp("weights") / "loud.onnx", loud=True)

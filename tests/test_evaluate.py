@@ -227,15 +227,15 @@ def test_networks_follow_in_their_order_with_their_options(
 
 
 def test_a_network_that_paints_has_a_second_row(
-    sets: Path, painter_file: Path, network_file: Path, tmp_path: Path
+    sets: Path, loud_painter_file: Path, network_file: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    networks = [str(network_file), str(painter_file)]
+    networks = [str(network_file), str(loud_painter_file)]
     found = evaluate(open_dataset(sets, 1), networks, device="cpu", everywhere=True, save=tmp_path)
     rows = found.rows()
     assert not found.failures
-    assert list(rows) == [REFERENCE, PLAIN, CLASSICAL, *networks, f"{painter_file} everywhere"]
-    gated, whole = rows[networks[1]], rows[f"{painter_file} everywhere"]
+    assert list(rows) == [REFERENCE, PLAIN, CLASSICAL, *networks, f"{loud_painter_file} everywhere"]
+    gated, whole = rows[networks[1]], rows[f"{loud_painter_file} everywhere"]
     assert gated["psnr_mu"]["static"] > whole["psnr_mu"]["static"] + 1
     seconds = found.cases[0].outcomes[networks[1]].seconds
     assert gated["judging_seconds"] == pytest.approx(seconds["deghost"] + seconds["fuse"])
@@ -245,7 +245,7 @@ def test_a_network_that_paints_has_a_second_row(
         CLASSICAL,
         networks[1],
     ]
-    names = "truth, reference alone, plain merge, classical, random, painter, painter everywhere"
+    names = "truth, reference alone, plain merge, classical, random, loud, loud everywhere"
     assert (tmp_path / f"moves, {names}.png").exists()
 
 

@@ -15,14 +15,21 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from hdrmerge.networks.hdrgan import Convolution, HdrGan, base, build  # noqa: E402
+from hdrmerge.networks.hdrgan import Convolution, HdrGan, build  # noqa: E402
 
 NAMES = ("low", "reference", "high")
 
 
-def inputs(height: int, width: int, batch: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
+def inputs(
+    height: int, width: int, batch: int = 1, residual: bool = False, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Return three frames, and for the residual form what was merged, of random values."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(batch, 6, height, width, generator=generator) * 2 - 1 for name in NAMES}
+    planes = dict.fromkeys(NAMES, 6) | ({"merged": 3} if residual else {})
+    return {
+        name: torch.rand(batch, count, height, width, generator=generator) * 2 - 1
+        for name, count in planes.items()
+    }
 
 
 def network(residual: bool = False, width: int = 8) -> HdrGan:
@@ -43,6 +50,8 @@ def test_the_numbers_of_the_paper() -> None:
     assert sum(values.numel() for values in made.low.parameters()) == 344_704
     counts = [sum(values.numel() for values in merge.parameters()) for merge in made.merge]
     assert counts == [55_424, 221_440, 885_248]
+    more = sum(values.numel() for values in HdrGan(residual=True).parameters()) - 2_557_382
+    assert more == 3 * 32 * (9 + 1)  # three planes more in the first block: a convolution and its shortcut
     height, width = 24, 32
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         made.both(**inputs(height, width))
@@ -66,7 +75,7 @@ def test_a_configuration_says_width_and_form() -> None:
     made = build({"width": 6, "residual": True})
     assert made.heads.in_channels == 12
     assert made.residual
-    assert made(**inputs(8, 8)).shape == (1, 3, 8, 8)
+    assert made(**inputs(8, 8, residual=True)).shape == (1, 3, 8, 8)
 
 
 # ------------------------------------------------------------------------------------------- two forms
@@ -83,38 +92,60 @@ def test_the_form_of_the_paper_stays_in_range(size: tuple[int, int]) -> None:
     assert not torch.allclose(first, second, atol=1e-2)
 
 
-def test_the_residual_form_starts_as_its_base() -> None:
-    three = inputs(16, 24)
-    three["reference"][:, :3] = 0.5
-    three["reference"][:, :3, :, 8:] = 2 * 0.955 - 1  # half way from 0.92 to 0.99
-    three["reference"][:, 1, :, 16:] = 1.0  # one channel clips
-    expected = three["reference"][:, 3:].clone()
-    expected[..., 8:16] = (expected[..., 8:16] + three["low"][:, 3:, :, 8:16]) / 2
-    expected[..., 16:] = three["low"][:, 3:, :, 16:]
-    for output in HdrGan(8, residual=True).both(**three):
-        torch.testing.assert_close(output, expected, rtol=0, atol=2e-6)
+@pytest.mark.parametrize("half", [False, True])
+def test_the_residual_form_starts_as_what_was_merged(half: bool) -> None:
+    """To the bit, whatever the frames say, and whatever else is computed in half floats."""
+    four = inputs(16, 24, batch=2, residual=True)
+    made = HdrGan(8, residual=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        outputs = (*made.both(**four), made(**four))
+    for output in outputs:
+        assert output.dtype == torch.float32
+        assert torch.equal(output, four["merged"])
 
 
 def test_the_residual_form_adds_and_is_not_bounded() -> None:
-    made, three = network(residual=True), inputs(16, 16)
-    made.heads.bias[3:] = 5.0
-    added = made(**three) - base(three["low"], three["reference"])
-    assert added.min() > 2
-    assert added.std() > 1e-3
+    made, four = network(residual=True), inputs(16, 16, residual=True)
+    before = [output - four["merged"] for output in made.both(**four)]
+    made.heads.bias[:3], made.heads.bias[3:] = -4.0, 5.0
+    for output, added, constant in zip(made.both(**four), before, (-4.0, 5.0), strict=True):
+        assert added.std() > 1e-3
+        assert output.abs().max() > 2
+        torch.testing.assert_close(output - four["merged"], added + constant, rtol=0, atol=2e-6)
+
+
+def test_the_residual_form_looks_at_what_was_merged() -> None:
+    """What it adds depends on it, and more than on rounding; in each channel, and with the frames as well."""
+    made, four = network(residual=True), inputs(32, 32, residual=True)
+    added = [output - four["merged"] for output in made.both(**four)]
+    noise = 0.2 * torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(2))
+    for channel in range(3):
+        other = {name: values.clone() for name, values in four.items()}
+        other["merged"][:, channel] += noise
+        for output, was in zip(made.both(**other), added, strict=True):
+            assert (output - other["merged"] - was).std() > 0.02 * was.std()
+    for name in NAMES:
+        other = {**four, name: four[name].flip(-1)}
+        for output, was in zip(made.both(**other), added, strict=True):
+            assert (output - four["merged"] - was).std() > 0.02 * was.std()
 
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_outputs_have_no_steps_of_half_floats(residual: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        output = network(residual)(**inputs(32, 32))
+        output = network(residual)(**inputs(32, 32, residual=residual))
     assert output.dtype == torch.float32
     assert not torch.equal(output, output.bfloat16().float())
+    if residual:  # nor has what it adds
+        with torch.autocast("cpu", torch.bfloat16):
+            added = network(residual)(**inputs(32, 32, residual=True) | {"merged": torch.zeros(1, 3, 32, 32)})
+        assert not torch.equal(added, added.bfloat16().float())
 
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_all_parts_learn(residual: bool) -> None:
     made = network(residual).requires_grad_(True)
-    sum(output.square().sum() for output in made.both(**inputs(16, 16))).backward()
+    sum(output.square().sum() for output in made.both(**inputs(16, 16, residual=residual))).backward()
     assert [name for name, values in made.named_parameters() if not values.grad.any()] == []
 
 
@@ -135,13 +166,13 @@ def test_the_border_is_mirrored_or_repeated_where_that_cannot_be() -> None:
 def test_a_tile_with_the_halo_equals_the_whole() -> None:
     made = network(residual=True).double()
     halo = round_up(made.halo, made.multiple)
-    three = {name: values.double() for name, values in inputs(176, 128).items()}
-    whole = made(**three)[..., 80:96, :24]
+    four = {name: values.double() for name, values in inputs(176, 128, residual=True).items()}
+    whole = made(**four)[..., 80:96, :24]
 
     def tile(halo: int) -> torch.Tensor:
         window = {
             name: values[..., 80 - halo : 96 + halo, : 24 + halo].contiguous()
-            for name, values in three.items()
+            for name, values in four.items()
         }
         return made(**window)[..., halo : halo + 16, :24]
 
@@ -151,7 +182,7 @@ def test_a_tile_with_the_halo_equals_the_whole() -> None:
 
 @pytest.mark.parametrize("along", [2, 3])
 def test_the_halo_is_the_reach_to_the_pixel(along: int) -> None:
-    """Measured as the extent of a gradient; weights are positive, so that nothing cancels out.
+    """Measured as the extent of a gradient, of each input; all is positive, so that nothing cancels out.
 
     To the left and above; the other way it is less by what a step of 2 leaves out twice, 1 + 2.
     """
@@ -161,11 +192,12 @@ def test_the_halo_is_the_reach_to_the_pixel(along: int) -> None:
             values.copy_(torch.full_like(values, 1.0 / values[0].numel()))
     size = [4, 4]
     size[along - 2] = 160
-    three = {name: torch.rand(1, 6, *size, dtype=torch.float64).requires_grad_() for name in NAMES}
-    made(**three).narrow(along, 80, 4).sum().backward()
-    gradient = torch.stack([values.grad.abs() for values in three.values()]).sum((0, 1, 2, 6 - along))
-    seen = torch.nonzero(gradient).flatten()
-    assert (80 - int(seen.min()), int(seen.max()) - 83) == (made.halo, made.halo - 3)
+    given = inputs(*size, residual=True)
+    four = {name: values.double().abs().requires_grad_() for name, values in given.items()}
+    made(**four).narrow(along, 80, 4).sum().backward()
+    for values in four.values():
+        seen = torch.nonzero(values.grad.abs().sum((0, 1, 5 - along))).flatten()
+        assert (80 - int(seen.min()), int(seen.max()) - 83) == (made.halo, made.halo - 3)
     assert made.multiple == 4
 
 
@@ -177,14 +209,15 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     pytest.importorskip("onnx")
     path = tmp_path_factory.mktemp("weights") / "hdrgan.onnx"
     made = network(request.param)
-    axes = {name: {0: "B", 2: "H", 3: "W"} for name in (*NAMES, "radiance")}
+    names = (*NAMES, "merged", "radiance")  # the paper's form has one less
+    axes = {name: {0: "B", 2: "H", 3: "W"} for name in names}
     card = {
         "architecture": "hdrgan",
         "config": {"width": 8, "residual": request.param},
         "halo": made.halo,
         "multiple": made.multiple,
     }
-    weights.save(made, inputs(32, 48), ["radiance"], axes, path, card)
+    weights.save(made, inputs(32, 48, residual=request.param), ["radiance"], axes, path, card)
     return path
 
 
@@ -192,9 +225,12 @@ def test_engines_agree_at_all_sizes(file: Path) -> None:
     pytest.importorskip("onnxruntime")
     onnx = open_engine(file, device="cpu", engine="onnxruntime", threads=1)
     native = open_engine(file, device="cpu", engine="torch", threads=1)
+    residual = onnx.card["config"]["residual"]
     for height, width in ((4, 4), (8, 4), (4, 12), (12, 8), (64, 96)):  # the first are too small to mirror
-        three = {name: values.numpy() for name, values in inputs(height, width, batch=2).items()}
-        results = [engine.run(three)["radiance"] for engine in (onnx, native)]
+        given = inputs(height, width, 2, residual)
+        assert onnx.card["inputs"] == list(given)
+        arrays = {name: values.numpy() for name, values in given.items()}
+        results = [engine.run(arrays)["radiance"] for engine in (onnx, native)]
         assert results[0].shape == (2, 3, height, width)
         np.testing.assert_allclose(*results, rtol=0, atol=1e-3)
         assert results[0].std() > 0.1

@@ -28,7 +28,7 @@ from hdrmerge.infer import Arrays, Engine  # noqa: E402
 from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.training import train as loop  # noqa: E402
 from hdrmerge.training.batches import Batch, collate, cut_patch  # noqa: E402
-from hdrmerge.training.hdrgan import HdrGanLesson, HdrGanRecipe, triplet  # noqa: E402
+from hdrmerge.training.hdrgan import HdrGanLesson, HdrGanRecipe, classical, triplet  # noqa: E402
 from hdrmerge.training.train import State, design_in, load_mean, resume, save, train  # noqa: E402
 from hdrmerge.training.validate import tensors_of  # noqa: E402
 
@@ -124,11 +124,11 @@ def test_an_output_is_painted_where_the_gate_is_open_and_its_range_has_not_ended
     gate[..., 0], gate[..., 1] = 0, 0.5
     output = three.target(torch.full((1, 3, 4, 4), code_of(0.6)))
     for merged, expected in ((0.2, (0.2, 0.4, 0.6)), (4.0, (4.0, 4.0, 4.0)), (3.9, (3.9, 3.075, 2.25))):
-        classical = torch.full((1, 3, 4, 4), code_of(merged))
-        found = three.painted(classical, output, gate)
+        before = torch.full((1, 3, 4, 4), code_of(merged))
+        found = three.painted(before, output, gate)
         for column, value in enumerate(expected):
             assert np.allclose(mu_law_inverse(found[..., column].numpy()), value, rtol=1e-3)
-        assert torch.equal(found[..., 0], classical[..., 0])
+        assert torch.equal(found[..., 0], before[..., 0])
 
 
 def test_the_error_counts_the_gate_again() -> None:
@@ -173,10 +173,12 @@ def test_training_shows_what_work_shows() -> None:
         )
         for n, code in zip(stops, codes, strict=True)
     )
-    card = {"halo": 61, "multiple": 4, "bytes_per_pixel": 1000, "architecture": "hdrgan"}
+    names = ["low", "reference", "high", "merged"]
+    card = {"halo": 61, "multiple": 4, "bytes_per_pixel": 1000, "architecture": "hdrgan", "inputs": names}
     watcher = Watcher(Path(), card, "cpu", "fp32")
     ghosts = Ghosts([None] * 3, [0.0] * 3, [0.0] * 3, gate=np.ones((size, size), np.float32))
-    radiance = np.full((size, size, 3), 0.1, np.float32)
+    radiance = (6 * rng.random((size, size, 3)) ** 4).astype(np.float32)  # some beyond 4.0, where low clips
+    merged = torch.from_numpy(np.moveaxis(mu_law(radiance), -1, 0)[None].copy())
     fuse(radiance, Bracket(taken, 1), [Alignment("none", np.eye(3))] * 3, ghosts, watcher)
     planes = [
         torch.from_numpy(np.moveaxis(mu_law(frame.linear() / np.float32(2.0**n)), -1, 0).copy())
@@ -185,8 +187,10 @@ def test_training_shows_what_work_shows() -> None:
     reference, frames = bracket(((-2.0, 2.0),), size)
     frames[0, 0, :3], reference[0, :3], frames[0, 1, :3] = planes
     found = triplet(reference, frames)
-    for name in ("low", "reference", "high"):
+    assert list(watcher.seen) == names
+    for name in names[:3]:
         assert np.abs(getattr(found, name).numpy() - watcher.seen[name]).max() < 1e-4
+    assert np.abs(found.target(merged).numpy() - watcher.seen["merged"]).max() < 1e-5
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -404,8 +408,9 @@ def test_the_recipe_is_told_in_one_line() -> None:
 # --- judged ---------------------------------------------------------------------------------------
 
 
-def test_the_network_counts_where_the_gate_is_open(tmp_path: Path) -> None:
+def test_the_network_counts_where_the_gate_is_open() -> None:
     lesson = HdrGanLesson(RECIPE)
+    nn.init.normal_(lesson.mean.heads.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     example = noise(frames=2)
     example.reference[6, :, :48] = 0
     reference, frames, *_ = tensors_of(example, torch.device("cpu"))
@@ -417,13 +422,57 @@ def test_the_network_counts_where_the_gate_is_open(tmp_path: Path) -> None:
     assert not torch.allclose(found["everywhere"][..., :48], found["classical"][..., :48], atol=1e-3)
 
 
-def test_an_untrained_residual_network_gives_the_reference() -> None:
-    """In the unit of the reference again, whatever the scale of the triplet."""
+def of_three(size: int = 32) -> tuple[Tensor, Tensor]:
+    """Return reference and frames of a patch: two are trusted, and one beyond the triplet in a half."""
+    reference, frames = bracket(((-2.0, 2.0, -4.0),), size)
+    reference[:, 3], reference[:, 4], reference[:, 6] = 0.1, 1, 1  # share, open, gate
+    frames[:, :, 3], frames[:, :, 7] = 0.5, 1  # share, belief
+    frames[:, 2, 7, :, : size // 2] = 0
+    frames[:, 2, :3, :4] = code_of(30.0)  # brighter than 4.0, where the triplet ends
+    return reference, frames
+
+
+def test_the_classical_merge_is_of_all_frames_as_far_as_they_are_trusted() -> None:
+    """Also of those beyond the triplet."""
+    reference, frames = of_three()
+    found = classical(reference, frames)
+    assert tuple(found.shape) == (1, 3, 32, 32)
+    dark, *others = RADIANCES
+    for columns, last in ((slice(16), 0.0), (slice(16, 32), 0.25)):
+        weights = (0.25, 0.25, last)
+        mean = 0.01 * dark + sum(weight * value for weight, value in zip(weights, others, strict=True))
+        expected = torch.tensor(code_of(mean / (0.01 + sum(weights))))
+        assert torch.allclose(found[..., 4:, columns], expected, atol=1e-4)
+
+
+def test_an_untrained_residual_network_gives_the_merge() -> None:
+    """In the unit of the reference again, whatever the scale of the triplet; and as it was beyond that."""
     lesson = HdrGanLesson(RECIPE)
-    reference, frames = bracket(((-2.0, 2.0),), 32)
+    reference, frames = of_three()
     with torch.no_grad():
         found = lesson.results(lesson.mean, reference, frames)
-    assert torch.allclose(found["everywhere"], reference[:, :3], atol=2e-3)
+    merged = classical(reference, frames)
+    for name in ("out1", "hdrgan", "everywhere", "classical"):
+        assert torch.allclose(found[name], merged, rtol=0, atol=1e-6)
+    beyond = (merged.amax(1, keepdim=True) > code_of(4.0)).expand_as(merged)
+    assert 0 < beyond.float().mean() < 0.5
+    assert torch.equal(found["everywhere"][beyond], merged[beyond])
+
+
+def test_a_residual_network_learns_from_the_merge() -> None:
+    """Its first error is that of the merge, in its own unit; the paper's form is shown none."""
+    batch = learnable(0)
+    three = triplet(batch.reference, batch.frames)
+    merged = three.target(classical(batch.reference, batch.frames))
+    assert not torch.allclose(merged, three.reference[:, 3:], atol=1e-2)
+    lesson = HdrGanLesson(RECIPE)
+    gate = batch.reference[:, 6:7]
+    expected = float(lesson.error([merged, merged], three.target(batch.truth), gate))
+    assert lesson.step(batch, 0.0) == pytest.approx(expected, rel=1e-6)
+    assert list(lesson.example_inputs(8)) == ["low", "reference", "high", "merged"]
+    assert [value.shape[1] for value in lesson.example_inputs(8).values()] == [6, 6, 6, 3]
+    paper = HdrGanLesson(replace(RECIPE, config={"width": 4, "residual": False}))
+    assert list(paper.example_inputs(8)) == ["low", "reference", "high"]
 
 
 def test_scores_and_pictures_are_of_all_methods(tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def three(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_hdrgan_is_written_whole(three: Path) -> None:
     card = weights.read_card(three)
     assert (card["architecture"], card["multiple"]) == ("hdrgan", 4)
-    assert (card["inputs"], card["outputs"]) == (["low", "reference", "high"], ["radiance"])
+    merged = ["merged"] if card["config"]["residual"] else []
+    assert (card["inputs"], card["outputs"]) == (["low", "reference", "high", *merged], ["radiance"])
     assert card["halo"] > 32
     assert card["bytes_per_pixel"] > 0
     assert card["metrics"]["over_out1"] == 0.0
