@@ -89,3 +89,9 @@ def test_what_moved_counts_more() -> None:
     saturated = torch.tensor([1.0, 1.0, 0.0, 1.0]).view(1, 1, 1, 4)
     total = sum(share * mask for share, mask in regions_of(gate, moving, saturated))
     assert total.flatten().tolist() == [0.0, 1.0, 1.5, 1.0]
+
+
+def test_results_beyond_all_bounds_have_a_finite_loss() -> None:
+    """A correction that runs away must not end a run."""
+    truth = torch.full((1, 3, 16, 16), 0.5)
+    assert math.isfinite(float(log_error(truth + 50.0, truth, ALL, ONE)))

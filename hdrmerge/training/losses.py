@@ -10,6 +10,7 @@ from torch import Tensor
 from ..exposure import MU
 
 SPAN = math.log1p(MU)
+BRIGHTEST = 3.0  # mu-law code, beyond any radiance; an exponential of more could overflow
 FLOOR = 1e-5  # mean square error (50 dB) below which a patch is good enough
 
 
@@ -18,7 +19,7 @@ def in_peak(code: Tensor, peak: Tensor) -> Tensor:
 
     The scale in which results are compared: 1 where the shortest frame of the bracket clips.
     """
-    radiance = torch.expm1(code * SPAN) / peak.view(-1, 1, 1, 1)
+    radiance = torch.expm1(code.clamp(max=BRIGHTEST) * SPAN) / peak.view(-1, 1, 1, 1)
     return torch.log1p(radiance) / SPAN
 
 
