@@ -224,6 +224,15 @@ def hdrgan(
     spectral: Annotated[
         bool, typer.Option("--spectral", help="Normalise weights by their largest singular values.")
     ] = False,
+    mend: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.onnx",
+            readable=False,
+            show_default=False,
+            help="A network of train merge, to mend what it makes of every other batch.",
+        ),
+    ] = None,
     init: Init = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
@@ -265,6 +274,7 @@ def hdrgan(
             adversarial=adversarial,
             gan_weight=gan_weight,
             spectral=spectral,
+            judge=None if mend is None else _network_in(mend),
             **common,
         )
 
@@ -432,6 +442,14 @@ def _processors() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _network_in(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return architecture, configuration and weights of a file."""
+    from .weights import find, read_card
+
+    card = read_card(find(str(path)))
+    return card["architecture"], card["config"], _weights_in(path)
 
 
 def _weights_in(path: Path) -> dict[str, Any]:

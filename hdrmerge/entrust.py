@@ -94,6 +94,7 @@ def entrust(
         band[sight.frame] = sight.band
     covers = {sight.frame: sight.cover for sight in evidence.sights}
     inputs = {"reference": evidence.reference, "frames": evidence.frames}
+    gate = evidence.gate.copy() if acting.any() else None
     del evidence, sight  # and with them the views: the network needs the memory
     said, correction = np.ones((len(covers), *acting.shape), np.float32), None
     if acting.any():
@@ -105,7 +106,7 @@ def entrust(
     for (frame, cover), belief in zip(covers.items(), said, strict=True):
         believed = belief if cover is None else belief * cover
         trust[frame] = (believed * 255.0 + 0.5).astype(np.uint8)
-    return Ghosts(trust, share, band, drift, correction)
+    return Ghosts(trust, share, band, drift, correction, gate)
 
 
 def gather_evidence(

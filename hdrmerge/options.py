@@ -92,7 +92,8 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME|FILE",
-        help="trust judges all frames; hdrgan paints from three, merge --help tells how; a file; none.",
+        help="trust judges all frames; hdrgan paints from three, merge --help tells how; trust+hdrgan does "
+        "both; a file; none.",
         show_default="trust, or none without an engine",
     ),
 ]
@@ -174,14 +175,17 @@ def network_of(choice: str | None) -> str | None:
     from .weights import check
 
     names = ("none", *NETWORKS)
-    if choice is None or choice in names:
+    if choice is None or choice == "none":
         return choice
-    if choice and (Path(choice).suffix or Path(choice).exists()):
-        check(Path(choice))
-        return choice
-    raise typer.BadParameter(
-        f"{choice!r} is neither one of {', '.join(names)} nor a file", param_hint="--network"
-    )
+    for part in [choice] if Path(choice).exists() else choice.split("+"):
+        if part in NETWORKS:
+            continue
+        if not part or not (Path(part).suffix or Path(part).exists()):
+            raise typer.BadParameter(
+                f"{part!r} is neither one of {', '.join(names)} nor a file", param_hint="--network"
+            )
+        check(Path(part))
+    return choice
 
 
 def device_of(choice: str) -> str:

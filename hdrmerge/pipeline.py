@@ -140,6 +140,19 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
+class Engines:
+    """The networks of a merge: one that judges frames, one that paints over what is merged, or both."""
+
+    judge: Engine | None = None
+    painter: Engine | None = None
+
+    def describe(self) -> str:
+        """Return what runs them, as in "onnxruntime 1.32.0 cpu fp32"."""
+        named = dict.fromkeys(engine.describe() for engine in (self.judge, self.painter) if engine)
+        return ", ".join(named)
+
+
+@dataclass(frozen=True, eq=False)
 class Loaded:
     """A bracket whose pixels are decoded: what `load_bracket` leaves to `merge_loaded`."""
 
@@ -203,15 +216,16 @@ def merge_loaded(
         bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
         loaded.proxies.clear()
     with clock.stage("deghost"):
-        engine, without = open_network(options)
-        ghosts = _ghosts(bracket, proxies, alignments, options, engine, clock)
+        opened, without = open_network(options)
+        ghosts = _ghosts(bracket, proxies, alignments, options, opened, clock)
     proxies.clear()
     with clock.stage("merge"):
         pixels, valid = merge(bracket, alignments, ghosts, clock.sum_up("merge"))
     painted = None
-    if engine and paints(engine):
+    if opened and opened.painter:
         with clock.stage("fuse"):
-            painted = fuse(pixels, bracket, alignments, ghosts, engine, partial(clock.tell, "fuse"))
+            told = partial(clock.tell, "fuse")
+            painted = fuse(pixels, bracket, alignments, ghosts, opened.painter, told)
 
     shots = [frame.shot for frame in bracket.frames]
     reference = shots[bracket.reference]
@@ -220,7 +234,7 @@ def merge_loaded(
     left_out = [
         f"{shot.path}: left out, {a.note}" for shot, a in zip(shots, alignments, strict=True) if not a.used
     ]
-    judged = options if engine else replace(options, network="none")
+    judged = options if opened else replace(options, network="none")
     radiance = RadianceMap(pixels, valid, reference, shots, str(judged), ghosts.distrust)
     report = Report(
         shots=shots,
@@ -231,7 +245,7 @@ def merge_loaded(
         response=calibrated.response_json(),
         curve=bracket.reference_frame.response,
         clipped_share=1.0 - float(np.count_nonzero(valid)) / valid.size,
-        network=f"{judged.network or DEFAULT_NETWORK}: {engine.describe()}" if engine else "none",
+        network=f"{judged.network or DEFAULT_NETWORK}: {opened.describe()}" if opened else "none",
         seconds=clock.seconds,
         warnings=loaded.warnings
         + without
@@ -338,9 +352,10 @@ def _read(
     return bracket, [proxy for _, proxy in loaded]
 
 
-def open_network(options: MergeOptions) -> tuple[Engine | None, list[str]]:
-    """Return the engine of the network that is to judge or paint, None for classical trust, and warnings.
+def open_network(options: MergeOptions) -> tuple[Engines | None, list[str]]:
+    """Return the networks that are to judge and to paint, None for classical trust, and warnings.
 
+    ``options.network`` names one, or one that judges and one that paints over its merge: trust+hdrgan.
     The default network is done without where no engine is installed, with a warning; one that was asked
     for by name or file raises `NetworkError`, and so does one that cannot paint ``everywhere``.
     """
@@ -350,16 +365,31 @@ def open_network(options: MergeOptions) -> tuple[Engine | None, list[str]]:
             raise NetworkError("there is no network to paint everywhere; leave out --everywhere")
         return None, []
     try:
-        engine = _opened(name, options.device, options.precision)
+        opened = _engines(name, options)
     except NetworkError as error:
         if options.network is not None or options.everywhere or engines():
             raise
         return None, [f"merged without a network ({error})"]
-    if use_of(engine) != "paint" and options.everywhere:
+    if opened.painter is None and options.everywhere:
         raise NetworkError(
             f"{name}: judges frames and paints nothing; leave out --everywhere, or name a network that paints"
         )
-    return engine, []
+    return opened, []
+
+
+def _engines(name: str, options: MergeOptions) -> Engines:
+    """Open one network, or two whose names are joined by a plus: one that judges and one that paints."""
+    parts = [name] if Path(name).is_file() else name.split("+")
+    found: dict[Use, Engine] = {}
+    for part in parts:
+        engine = _opened(part, options.device, options.precision)
+        if (use := use_of(engine)) in found:
+            raise NetworkError(
+                f"{name}: {found[use].path.name} and {engine.path.name} both {use}; name one that judges "
+                "and one that paints"
+            )
+        found[use] = engine
+    return Engines(found.get("judge"), found.get("paint"))
 
 
 def use_of(engine: Engine) -> Use:
@@ -373,12 +403,12 @@ def use_of(engine: Engine) -> Use:
     return USES[architecture]
 
 
-def paints(engine: Engine | None) -> bool:
-    """Tell whether a merge with this network has the stage "fuse"."""
-    return engine is not None and use_of(engine) == "paint"
+def paints(opened: Engines | None) -> bool:
+    """Tell whether a merge with these networks has the stage "fuse"."""
+    return opened is not None and opened.painter is not None
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(network: str, device: str, precision: str) -> Engine:
     return open_engine(find(network), device, precision)
 
@@ -388,17 +418,19 @@ def _ghosts(
     proxies: Sequence[Proxy],
     alignments: Sequence[Alignment],
     options: MergeOptions,
-    engine: Engine | None,
+    opened: Engines | None,
     clock: _Clock,
 ) -> Ghosts:
     if options.deghost == "none":
         none = [0.0] * len(proxies)
         return Ghosts([None] * len(proxies), none, none)
-    if paints(engine):
-        return survey(bracket.frames, proxies, alignments, bracket.reference, options.everywhere)
-    if engine:
+    if opened and opened.judge:
         told = partial(clock.tell, "deghost")
-        return entrust(bracket.frames, proxies, alignments, bracket.reference, engine, told)
+        found = entrust(bracket.frames, proxies, alignments, bracket.reference, opened.judge, told)
+        everywhere = np.ones(proxies[bracket.reference].clipped.shape, np.float32)
+        return replace(found, gate=everywhere) if options.everywhere else found
+    if opened:
+        return survey(bracket.frames, proxies, alignments, bracket.reference, options.everywhere)
     exposures = [frame.exposure for frame in bracket.frames]
     noises = [tolerance(frame) for frame in bracket.frames]
     return deghost(proxies, exposures, noises, alignments, bracket.reference)

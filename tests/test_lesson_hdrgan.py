@@ -484,3 +484,20 @@ def test_scores_and_pictures_are_of_all_methods(tmp_path: Path) -> None:
     pictures = lesson.pictures(lesson.mean, files[1])
     assert tuple(pictures) == lesson.shown
     assert all(tuple(code.shape) == (1, 3, 64, 96) for code in pictures.values())
+
+
+def test_what_a_network_merges_is_mended_in_turn() -> None:
+    """Batches alternate between the classical merge and that of the network that judges."""
+    config = {"pair": [4, 6], "fill": [4, 6], "context": 2}
+    judge = build("trust", config)
+    with torch.no_grad():
+        judge.fill_out.last.bias.fill_(0.5)  # type: ignore[union-attr, operator]
+    recipe = replace(RECIPE, judge=("trust", config, judge.state_dict()))
+    lesson, batch = HdrGanLesson(recipe), learnable(1)
+    seen = [lesson._merged(batch) for _ in range(4)]
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[0], classical(batch.reference, batch.frames))
+    assert torch.equal(seen[1], seen[3])
+    assert (seen[1] - seen[0]).mean() > 0.2
+    assert "what trust makes of it" in recipe.describe()
+    assert torch.equal(HdrGanLesson(RECIPE)._merged(batch), seen[0])

@@ -21,7 +21,7 @@ from hdrmerge.align import align
 from hdrmerge.calibrate import calibrate
 from hdrmerge.deghost import deghost, tolerance
 from hdrmerge.errors import BracketError, InputError, NetworkError
-from hdrmerge.exposure import Response
+from hdrmerge.exposure import Response, mu_law
 from hdrmerge.form import StatedExposures
 from hdrmerge.merge import merge
 from hdrmerge.metrics import ev_rms, log_log_slope, psnr_mu
@@ -327,6 +327,37 @@ def test_a_network_paints_where_frames_disagree(
     assert "network=" in whole.settings
     assert whole.settings.endswith(" everywhere")
     assert not np.array_equal(whole.pixels[far], classical.pixels[far])
+
+
+def test_one_network_judges_and_another_paints_over_its_merge(
+    street: Simulated, tmp_path: Path, network_file: Path, painter_file: Path, loud_painter_file: Path
+) -> None:
+    """A painter that adds nothing leaves what the judge says; a loud one changes that, where both may."""
+    with_engine()
+    paths = write_jpegs(street, tmp_path)
+    judged, _ = merge_bracket(paths, MergeOptions(network=str(network_file), device="cpu"))
+    quiet = MergeOptions(network=f"{network_file}+{painter_file}", device="cpu")
+    radiance, report = merge_bracket(paths, quiet)
+    assert report.network.startswith(f"{quiet.network}: onnxruntime ")
+    assert list(report.seconds)[-2:] == ["merge", "fuse"]
+    np.testing.assert_allclose(mu_law(radiance.pixels), mu_law(judged.pixels), atol=1e-6)
+    loud, _ = merge_bracket(paths, replace(quiet, network=f"{loud_painter_file}+{network_file}"))
+    changed = np.abs(mu_law(loud.pixels) - mu_law(judged.pixels)).max(axis=-1) > 1e-3
+    assert changed.mean() > 0.01  # objects are small
+    far = cv2.dilate(street.moving.astype(np.uint8), np.ones((81, 81), np.uint8)) == 0
+    far[:20] = far[-20:] = far[:, :20] = far[:, -20:] = False
+    np.testing.assert_array_equal(loud.pixels[far], judged.pixels[far])
+
+
+@pytest.mark.parametrize("which", [(0, 0), (1, 1)])
+def test_two_networks_of_one_kind_are_refused(
+    network_file: Path, painter_file: Path, which: tuple[int, int]
+) -> None:
+    with_engine()
+    files = network_file, painter_file
+    with pytest.raises(NetworkError, match="name one that judges and one that paints") as caught:
+        open_network(MergeOptions(network="+".join(str(files[i]) for i in which), device="cpu"))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_anchor_scales_what_was_painted_too(street: Simulated, tmp_path: Path, painter_file: Path) -> None:

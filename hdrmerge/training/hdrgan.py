@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from ..networks import build
 from ..networks.trust import mix
 from .batches import Batch
 from .discriminator import Discriminator, discriminator_loss, generator_loss
-from .lesson import Axes, Lesson, Recipe, placed
+from .lesson import Axes, Lesson, Recipe, fill, placed
 
 SPAN = math.log1p(MU)
 GAMMA = 2.2  # of the paper's code values
@@ -48,6 +48,8 @@ class HdrGanRecipe(Recipe):
     adversarial: float = 0.0
     gan_weight: float = 1.0  # of the generator's part of the adversarial loss; 1 is the paper's
     spectral: bool = False  # normalise the generator's weights by their largest singular values
+    judge: tuple[str, Mapping[str, Any], Mapping[str, Tensor]] | None = None
+    """Architecture, configuration and weights of a network like `trust`, whose merges are mended, too."""
 
     def describe(self) -> str:
         judged = (
@@ -56,10 +58,11 @@ class HdrGanRecipe(Recipe):
             else "no discriminator"
         )
         normalised = "spectral normalisation; " if self.spectral else ""
+        mended = f"every other batch on what {self.judge[0]} makes of it; " if self.judge else ""
         return (
             f"Adam, rate {self.rate:g}, warm-up and cosine over {self.budget:.0f} s; {judged}; {normalised}"
-            f"batches of {self.batch} patches of {self.size} px; L1 of mu-law values of both outputs, and "
-            f"{self.gate_weight:g} of it where the gate is open; "
+            f"{mended}batches of {self.batch} patches of {self.size} px; L1 of mu-law values of both "
+            f"outputs, and {self.gate_weight:g} of it where the gate is open; "
             f"mean of weights over {1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
         )
 
@@ -95,12 +98,19 @@ class HdrGanLesson(Lesson):
             self.judge = torch.optim.Adam(self.discriminator.parameters(), lr=recipe.rate)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator_optimizer"] = self.judge
+        self.trusted: nn.Module | None = None
+        if recipe.judge is not None:
+            architecture, config, weights = recipe.judge
+            self.trusted = build(architecture, config).eval().requires_grad_(False)
+            fill(self.trusted, weights, "the network that merges")
+            placed(self.trusted, self.device)
+        self.steps = 0
 
     def step(self, batch: Batch, progress: float) -> float:
         """Learn from a batch; return the error of the outputs alone, which all phases share."""
         three = triplet(batch.reference, batch.frames)
         truth = three.target(batch.truth)
-        outputs = self._both(self.network, three, classical(batch.reference, batch.frames))
+        outputs = self._both(self.network, three, self._merged(batch))
         error = self.error(outputs, truth, batch.reference[:, GATE : GATE + 1])
         loss = error
         if self.discriminator is not None and progress >= 1 - self.recipe.adversarial:
@@ -113,6 +123,16 @@ class HdrGanLesson(Lesson):
         nn.utils.clip_grad_value_(self.network.parameters(), LARGEST)
         self.optimizer.step()
         return float(error.detach() if torch.isfinite(loss) else loss.detach())
+
+    def _merged(self, batch: Batch) -> Tensor:
+        """Return what is to be mended: the classical merge or, every other time, that of a network."""
+        self.steps += 1
+        if self.trusted is None or self.steps % 2:
+            return classical(batch.reference, batch.frames)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            _, correction, blend = self.trusted.judge(batch.reference, batch.frames)  # type: ignore[operator]
+        merged: Tensor = (blend + correction).float()
+        return merged
 
     def _teach_judge(self, discriminator: nn.Module, truth: Tensor, fakes: list[Tensor]) -> None:
         self.judge.zero_grad(set_to_none=True)
