@@ -149,14 +149,15 @@ class Batch:
         memory: float | None = None,
         progress: Progress | None = None,
         waits: Callable[[str, int], None] | None = None,
+        judging: bool = False,
         painting: bool = False,
     ) -> Generator[Outcome]:
         """Merge and write the sets, ``jobs`` at a time; yield what became of each as it ends.
 
         Meanwhile the next one is decoded. Together they take no more than ``memory`` [bytes], but for
         a set that takes more by itself; ``waits`` is called with the name of a set for which there is
-        no room and the number of those at work; ``painting`` says that a network paints. Nothing that
-        happens to one set ends the others. A caller that stops asking has to close the iterator, which
+        no room and the number of those at work; ``judging`` and ``painting`` say what networks do. Nothing
+        that happens to one set ends the others. A caller that stops asking has to close the iterator, which
         waits for threads to give up.
         """
         pending: dict[Future[Outcome], float] = {}
@@ -172,7 +173,7 @@ class Batch:
                         report = self.journal.entries[task.name].report
                         yield Outcome(task, "skipped", {**report, "status": "skipped"})
                         continue
-                    merging, waiting = memory_of(task, self.recipe.options.network != "none", painting)
+                    merging, waiting = memory_of(task, judging, painting)
                     while len(pending) > jobs or not _fits(
                         pending, merging if len(pending) < jobs else waiting, memory
                     ):
@@ -314,11 +315,11 @@ def memory_of(task: Task, by_network: bool = False, painting: bool = False) -> t
     pixels = max((shot.width * shot.height for shot in task.shots), default=0)
     frames = len(task.shots)
     merging = pixels * max(PER_PIXEL, PER_CODE * frames)
-    if painting:
-        merging = max(pixels * PER_PIXEL, pixels * PER_CODE * frames + PAINTING)
-    elif by_network:
+    if by_network:
         judging = pixels * PER_JUDGED_CODE + pixels / block_of(pixels) ** 2 * PER_PROXY_PIXEL
         merging = max(merging, judging * frames)
+    if painting:  # over a merge of which a copy is kept
+        merging = max(merging, pixels * (PER_CODE * frames + 12) + PAINTING)
     return merging, pixels * PER_WAITING_CODE * frames
 
 

@@ -195,9 +195,10 @@ def batch(
         precision=precision.value,
         everywhere=everywhere,
     )
-    painting = False
+    opened = None
     if not dry_run:
-        painting = paints(open_network(options)[0])  # what cannot run is said once, before the work
+        opened, _ = open_network(options)  # what cannot run is said once, before the work
+    judging, painting = opened is not None and opened.judge is not None, paints(opened)
     recipe = Recipe(options, compression.value, float32, operator.value)
     work = Batch(tasks, recipe, journal, photographs_of(found), force)
     if dry_run:
@@ -222,7 +223,7 @@ def batch(
         bar = stack.enter_context(
             show_batch(len(tasks), not quiet, PAINTED_PARTS if painting else MERGE_PARTS)
         )
-        running = work.run(jobs, available_memory(), bar.show, teller.waits, painting)
+        running = work.run(jobs, available_memory(), bar.show, teller.waits, judging, painting)
         outcomes = stack.enter_context(closing(running))
         for outcome in outcomes:
             bar.end(outcome.task.name)

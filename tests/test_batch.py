@@ -388,7 +388,7 @@ def test_memory_with_a_network_that_paints_is_estimated_on_the_safe_side(
     frames: int, measured: float
 ) -> None:
     task = Task("x", sized(3000, 2000, [Shot(Path("x"))] * frames), "")
-    estimate = (memory_of(task, by_network=True, painting=True)[0] + module.PROCESS) / 1e9
+    estimate = (memory_of(task, painting=True)[0] + module.PROCESS) / 1e9
     assert measured <= estimate + 0.03
     assert estimate <= 1.35 * measured
 
