@@ -3,12 +3,12 @@
     survey: sights of the frames -> trust and drift for the merge, gate
     fuse:   merge, gate, windows of three frames -> network -> what goes over the merge
 
-The network (`networks.hdrgan`) sees the reference and its neighbours in exposure: of the frames that are
-used the next shorter and the next longer one, each as the merge sees it, aligned and with what moved put
-in place. The reference stands in for a neighbour that is missing. All frames have their say in the
-classical merge, which a network of the residual form sees, too, and mends. It is what counts where the gate
-is shut, and where the scene is brighter than the network's range: its radiance ends where the shortest of
-the three clips.
+The network sees the reference and its neighbours in exposure: of the frames that are used the next shorter
+and the next longer one, each as the merge sees it, aligned and with what moved put in place. The reference
+stands in for a neighbour that is missing. What it is told of them, and what its output means, is in
+`painter.py`. All frames have their say in the classical merge, which a network may see, too, and mend. It is
+what counts where the gate is shut, and where the scene is brighter than the network's range: its radiance
+ends where the shortest of the three clips.
 
 The picture is worked on in windows, at full resolution. Nothing of the whole is held but the result and,
 for a network that sees it, the merge as it was before.
@@ -24,13 +24,14 @@ import numpy as np
 from .align import Alignment
 from .bracket import Bracket, Frame
 from .deghost import Ghosts, Trust, compare, gate_of, tolerance
-from .exposure import Float, Mask, mu_law, mu_law_inverse, smoothstep
+from .errors import NetworkError
+from .exposure import Float, Mask, smoothstep
 from .infer import Arrays, Engine, run_boxes
 from .merge import Input, Signal, transformed, upsampled
+from .painter import OUTPUTS, PLANES, REFERENCE, Seen
 from .proxy import Proxy
 from .tiles import Box, tiles
 
-GAMMA = 2.2  # of the network's code values
 ENDING = 0.95  # of the network's range: where the merge takes over again
 PIECE = 512  # [px] of the merge looked at together
 LARGEST_TILE = 1024  # [px] on devices with much memory: three frames of a window are held outside it
@@ -120,13 +121,20 @@ def fuse(
     """Put what the network paints over a merge (H, W, 3), in place, where the gate of ``ghosts`` is open.
 
     ``radiance`` and ``ghosts`` are those of `merge.merge` and `survey`; where the gate is shut not a bit
-    changes. ``engine`` runs a network of the kind of `networks.hdrgan`.
+    changes. ``engine`` runs a network whose inputs are in `painter.PLANES` and whose architecture is in
+    `painter.OUTPUTS`.
     """
-    sources = _Sources.of(bracket, alignments, ghosts)
+    names = tuple(engine.card["inputs"])
+    if unknown := [name for name in names if name not in PLANES]:
+        raise NetworkError(
+            f"{engine.path}: asks for {unknown[0]!r}, which this version cannot give it; update hdrmerge"
+        )
+    meant = OUTPUTS[engine.card["architecture"]]
+    sources = _Sources.of(names, bracket, alignments, ghosts)
     shares = _Shares(radiance, ghosts.gate, bracket.reference_frame, sources.limit)
     wanted = shares.wanted()
     told = Painted(float(wanted.mean()), sources.indices, sources.limit)
-    if "merged" in engine.card["inputs"] and wanted.any():
+    if "merged" in names and wanted.any():
         sources = replace(sources, merged=radiance.copy())  # windows overlap what will have been painted
     halo, multiple = int(engine.card["halo"]), int(engine.card["multiple"])
     to_rec709 = bracket.reference_frame.to_rec709
@@ -145,8 +153,7 @@ def fuse(
             continue
         output = found["radiance"][0]
         share = np.where(np.isfinite(output).all(axis=0), share, np.float32(0))
-        code = (np.clip(output, -1.0, 1.0) + np.float32(1)) * np.float32(0.5)
-        planes = [mu_law_inverse(plane) * np.float32(sources.limit) for plane in code]
+        planes = [meant(plane) * np.float32(sources.limit) for plane in output]
         merged = radiance[box.top : box.bottom, box.left : box.right]
         for channel, painted in enumerate(transformed(planes, to_rec709)):
             blend = merged[..., channel] + share * (painted - merged[..., channel])
@@ -158,17 +165,21 @@ def fuse(
 class _Sources:
     """The three frames, shortest exposure first, ready to be cut into windows.
 
-    ``limit`` is the radiance where the shortest of them clips: the network's 1.0.
+    ``names`` are those of the network's inputs; ``limit`` is the radiance where the shortest frame clips: the
+    network's 1.0.
     """
 
-    inputs: dict[str, Input]
+    names: tuple[str, ...]
+    inputs: tuple[Input, Input, Input]
     indices: tuple[int, ...]
     limit: float
     width: int
     merged: Float | None = None  # (H, W, 3) Rec. 709, nothing painted yet; None: the network does not see it
 
     @classmethod
-    def of(cls, bracket: Bracket, alignments: Sequence[Alignment], ghosts: Ghosts) -> _Sources:
+    def of(
+        cls, names: tuple[str, ...], bracket: Bracket, alignments: Sequence[Alignment], ghosts: Ghosts
+    ) -> _Sources:
         three = Three.of(bracket.frames, alignments, bracket.reference)
         drifts = ghosts.drift or [None] * len(bracket.frames)
         own = bracket.reference_frame
@@ -176,41 +187,37 @@ class _Sources:
             k: Input.of(bracket.frames[k], own, alignments[k], None, drifts[k])
             for k in sorted({three.low, three.reference, three.high})
         }
-        inputs = {"low": made[three.low], "reference": made[three.reference], "high": made[three.high]}
+        inputs = made[three.low], made[three.reference], made[three.high]
         shortest = made[three.low]
-        return cls(inputs, tuple(made), shortest.frame.clip / shortest.ratio, own.width)
+        return cls(names, inputs, tuple(made), shortest.frame.clip / shortest.ratio, own.width)
 
     def fetch(self, window: Box) -> Arrays:
-        """Return the network's inputs in a window, all in [-1, 1].
+        """Return the network's inputs in a window, (1, C, h, w) each, in the linear colours of the reference.
 
-        Of a frame (1, 6, h, w): code values, then radiance as mu-law codes; where a neighbour does not
-        reach, the reference stands in for it. Of the merge (1, 3, h, w): radiance as mu-law codes. All in
-        the linear colours of the reference.
+        Where a neighbour does not reach, the reference stands in for it.
         """
-        seen: dict[int, Signal] = {}
-        for source in self.inputs.values():
-            if id(source) not in seen:
+        signals: dict[int, Signal] = {}
+        for source in self.inputs:
+            if id(source) not in signals:
                 strip = source.strip(window.top, window.bottom, self.width)
-                seen[id(source)] = strip.tile(window.left, window.right)
-        own = seen[id(self.inputs["reference"])].planes
-        fetched = {}
-        for name, source in self.inputs.items():
-            signal = seen[id(source)]
-            values = np.empty((1, 6, *own[0].shape), np.float32)
-            for channel, plane in enumerate(signal.planes):
-                if signal.trust is not None:
-                    plane = np.where(signal.trust > 0, plane, own[channel] * np.float32(source.ratio))
-                level = np.clip(plane * np.float32(1 / source.frame.clip), 0.0, 1.0)
-                light = np.clip(plane * np.float32(1 / (source.ratio * self.limit)), 0.0, 1.0)
-                values[0, channel] = 2 * np.power(level, np.float32(1 / GAMMA)) - 1
-                values[0, 3 + channel] = 2 * mu_law(light) - 1
-            fetched[name] = values
-        if self.merged is not None:
-            part = self.merged[window.top : window.bottom, window.left : window.right]
-            part = _in_colours_of(self.inputs["reference"].frame, part)
-            light = np.clip(part * np.float32(1 / self.limit), 0.0, 1.0)
-            fetched["merged"] = np.ascontiguousarray(np.moveaxis(2 * mu_law(light) - 1, -1, 0))[None]
-        return fetched
+                signals[id(source)] = strip.tile(window.left, window.right)
+        own = signals[id(self.inputs[REFERENCE])].planes
+        shown: list[Sequence[Float]] = []
+        for source in self.inputs:
+            signal = signals[id(source)]
+            if signal.trust is None:
+                shown.append(signal.planes)
+                continue
+            shows, ratio = signal.trust > 0, np.float32(source.ratio)
+            pairs = zip(signal.planes, own, strict=True)
+            shown.append([np.where(shows, plane, stand_in * ratio) for plane, stand_in in pairs])
+        merged = self.merged
+        if merged is not None:
+            part = merged[window.top : window.bottom, window.left : window.right]
+            merged = _in_colours_of(self.inputs[REFERENCE].frame, part)
+        clips = [source.frame.clip for source in self.inputs]
+        seen = Seen(shown, clips, [source.ratio for source in self.inputs], self.limit, merged)
+        return {name: PLANES[name](seen)[None] for name in self.names}
 
 
 def _in_colours_of(frame: Frame, rec709: Float) -> Float:

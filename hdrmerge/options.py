@@ -92,8 +92,7 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME|FILE",
-        help="trust judges all frames; hdrgan paints from three, merge --help tells how; trust+hdrgan does "
-        "both; a file; none.",
+        help="trust judges frames, hdrgan paints (merge --help: how), trust+hdrgan both; a file; none.",
         show_default="trust, or none without an engine",
     ),
 ]

@@ -29,6 +29,7 @@ from .fuse import Painted, fuse, survey
 from .infer import Engine, engines, open_engine
 from .merge import merge
 from .metadata import read_shot
+from .painter import OUTPUTS
 from .proxy import Proxy, shrink
 from .read import read_frame
 from .response import find_response
@@ -42,7 +43,7 @@ SPOOL_BEYOND = 400e6
 DEFAULT_NETWORK = "trust"
 
 Use = Literal["judge", "paint"]
-USES: dict[str, Use] = {"trust": "judge", "hdrgan": "paint"}
+USES: dict[str, Use] = {"trust": "judge", **dict.fromkeys(OUTPUTS, "paint")}
 """What a network of an architecture is for: to judge frames (`entrust`), or to paint (`fuse`)."""
 
 DISAGREEMENT, BAND = 0.25, 0.08

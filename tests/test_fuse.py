@@ -17,6 +17,7 @@ from hdrmerge.align import Alignment
 from hdrmerge.bracket import Bracket, Frame, Shot
 from hdrmerge.deghost import Ghosts
 from hdrmerge.entrust import gather_evidence
+from hdrmerge.errors import NetworkError
 from hdrmerge.exposure import Float, NoiseModel, Response, mu_law, smoothstep
 from hdrmerge.fuse import Painted, Three, fuse, survey
 from hdrmerge.infer import Arrays, Engine, open_engine
@@ -29,28 +30,25 @@ SIZE = 120, 160
 UNMOVED = Alignment("none", np.eye(3))
 OUT = Alignment("none", np.eye(3), used=False, note="of something else")
 HALO, MULTIPLE = 8, 4
+COUNTS = {"low": 6, "reference": 6, "high": 6, "merged": 3, "frames": 9, "masked": 4, "linear": 3}
+SELF_SUPERVISED = ("unet", "resnet", "grdn")
 
 
 class Painter(Engine):
-    """Paints by a function of its inputs, and remembers them.
+    """Paints by a function of its inputs, and remembers them; they are those that the function names."""
 
-    These are low, reference and high, (1, 6, h, w) each, and merged, (1, 3, h, w), if the function has it.
-    """
-
-    def __init__(self, paint: Any, free: float = 1e9) -> None:
-        names = ["low", "reference", "high"]
-        if "merged" in signature(paint).parameters:
-            names.append("merged")
+    def __init__(self, paint: Any, free: float = 1e9, architecture: str = "hdrgan") -> None:
+        names = list(signature(paint).parameters)
         card = {"halo": HALO, "multiple": MULTIPLE, "bytes_per_pixel": 1000, "inputs": names}
-        super().__init__(Path("painter.onnx"), card | {"architecture": "hdrgan"}, "cpu", "fp32")
+        super().__init__(Path("painter.onnx"), card | {"architecture": architecture}, "cpu", "fp32")
         self.paint, self.free = paint, free
         self.seen: list[Arrays] = []
 
     def run(self, inputs: Mapping[str, Float], *, last: bool = False) -> Arrays:
         assert list(inputs) == self.card["inputs"]
-        size = inputs["low"].shape[2:]
+        size = next(iter(inputs.values())).shape[2:]
         for name, values in inputs.items():
-            assert values.shape == (1, 3 if name == "merged" else 6, *size)
+            assert values.shape == (1, COUNTS[name], *size)
             assert values.dtype == np.float32
         assert all(n % MULTIPLE == 0 for n in size)
         self.seen.append(dict(inputs))
@@ -79,6 +77,20 @@ def high_radiance(low: Float, reference: Float, high: Float) -> Float:
 def as_merged(low: Float, reference: Float, high: Float, merged: Float) -> Float:
     """The merge as it is."""
     return merged
+
+
+def own_light(frames: Float, masked: Float, linear: Float) -> Float:
+    """The reference as it is, in linear light."""
+    return linear
+
+
+def short_light(frames: Float, masked: Float, linear: Float) -> Float:
+    """The short frame as it is, in linear light: its 1.0 is that of the network."""
+    return frames[:, :3] ** np.float32(2.2)
+
+
+def any_light(frames: Float, masked: Float, linear: Float) -> Float:
+    return anything(linear, np.concatenate([linear, linear], axis=1), linear)
 
 
 def surroundings(low: Float, reference: Float, high: Float, merged: Float) -> Float:
@@ -187,6 +199,31 @@ def test_inputs_are_as_documented(moving: Bracket) -> None:
         np.testing.assert_allclose(seen[name][0, 3:], 2 * mu_law(scene) - 1, atol=2e-5)
         assert seen[name].min() >= -1.0
         assert seen[name].max() <= 1.0
+
+
+@pytest.mark.parametrize("reference", [0, 1, 2])
+def test_networks_of_linear_light_see_code_values(moving: Bracket, reference: int) -> None:
+    """Of all three, of the reference where it is well exposed, and the radiance that it recorded."""
+    painter = Painter(own_light, architecture="unet")
+    ghosts = Ghosts([None] * 3, [0.0] * 3, [0.0] * 3, gate=np.ones(SIZE, np.float32))
+    bracket = replace(moving, reference=reference)
+    painted = fuse(np.zeros((*SIZE, 3), np.float32), bracket, [UNMOVED] * 3, ghosts, painter)
+    (seen,) = painter.seen
+    assert list(seen) == ["frames", "masked", "linear"]
+    three = [bracket.frames[max(reference - 1, 0)], bracket.frames[reference]]
+    three.append(bracket.frames[min(reference + 1, 2)])
+    linear = [np.moveaxis(frame.linear(), -1, 0) for frame in three]
+    codes = [level ** (1 / 2.2) for level in linear]
+    np.testing.assert_allclose(seen["frames"][0], np.concatenate(codes), atol=2e-5)
+    luma = np.tensordot([0.299, 0.587, 0.114], codes[1], 1)
+    sure = np.minimum(abs(luma - 0.125), abs(luma - 0.75)) > 1e-4
+    well = (luma > 0.125) & (luma < 0.75)
+    assert 0 < well.mean() < 1
+    np.testing.assert_array_equal(seen["masked"][0, 3][sure], well[sure])
+    np.testing.assert_array_equal(seen["masked"][0, :3], seen["frames"][0, 3:6] * seen["masked"][0, 3])
+    ratio = three[0].exposure / three[1].exposure  # of the shortest, which clips at radiance 1.0
+    np.testing.assert_allclose(seen["linear"][0], linear[1] * ratio, atol=2e-6)
+    assert painted.limit == pytest.approx(1 / ratio, rel=1e-4)
 
 
 def codes_of_merge(plain: Float, limit: float) -> np.ndarray:
@@ -451,6 +488,43 @@ def test_what_is_brighter_than_the_range_is_not_cut_off(ramp: np.ndarray, frames
         np.testing.assert_allclose(np.median(result[true] / sim.truth[true]), 1.0, atol=0.03)
 
 
+@pytest.mark.parametrize("architecture", SELF_SUPERVISED)
+def test_linear_light_is_painted_as_it_is(ramp: np.ndarray, architecture: str) -> None:
+    """Radiance 1.0 of the network is where the shortest frame clips, whichever that is."""
+    bracket = simulate_bracket(ramp, np.random.default_rng(3), size=SIZE).bracket()
+    for paint, frame in ((own_light, 1), (short_light, 0)):
+        painter = Painter(paint, architecture=architecture)
+        plain, result, _, painted = merged(bracket, painter, everywhere=True)
+        assert painted.limit == pytest.approx(4.0, rel=1e-3)
+        within = plain.max(axis=-1) < 0.95 * painted.limit
+        assert 0.3 < within.mean() < 1.0
+        expected = bracket.frames[frame].linear() * np.float32(4.0 if frame == 0 else 1.0)
+        np.testing.assert_allclose(result[within], expected[within], rtol=1e-3, atol=1e-5)
+        beyond = plain.max(axis=-1) >= painted.limit
+        np.testing.assert_array_equal(result[beyond], plain[beyond])
+
+
+def test_no_network_of_linear_light_can_harm_what_did_not_move(moving: Bracket) -> None:
+    """Nor say more than its range, or less than nothing, where it may paint."""
+    plain, result, ghosts, painted = merged(moving, Painter(any_light, architecture="unet"))
+    gate = gate_at(ghosts, SIZE)
+    assert 0.02 < np.mean(gate > 0) < 0.9
+    np.testing.assert_array_equal(result[gate == 0], plain[gate == 0])
+    assert np.isfinite(result).all()
+    assert result.min() >= 0.0
+    assert result.max() <= max(plain.max(), painted.limit * 1.001)
+    assert not np.array_equal(result, plain)
+
+
+def test_an_input_that_no_merge_can_give_is_refused(moving: Bracket) -> None:
+    def curious(frames: Float, depth: Float) -> Float:
+        raise AssertionError
+
+    ghosts = Ghosts([None] * 3, [0.0] * 3, [0.0] * 3, gate=np.ones(SIZE, np.float32))
+    with pytest.raises(NetworkError, match=r"painter\.onnx: asks for 'depth'.*; update"):
+        fuse(np.zeros((*SIZE, 3), np.float32), moving, [UNMOVED] * 3, ghosts, Painter(curious))
+
+
 def test_frames_and_picture_of_other_sizes_than_the_proxy(
     ramp: np.ndarray, elsewhere: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,3 +684,41 @@ def test_shadows_of_the_result_are_those_of_the_merge_in_mean(ramp: np.ndarray, 
     dark = plain.max(axis=-1) < np.quantile(plain.max(axis=-1), 0.2)
     ratio = math.log2(float(result[dark].mean()) / float(plain[dark].mean()))
     assert abs(ratio) < 0.05
+
+
+# --- with a network that says linear light --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filler_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow `networks.resnet` with random weights, whose reach is small."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from hdrmerge import weights
+    from hdrmerge.networks import build
+
+    torch.manual_seed(4)
+    config = {"width": 16}
+    network = build("resnet", config).eval()
+    names = ("frames", "masked", "linear")
+    inputs = {name: torch.rand(1, COUNTS[name], 32, 32) for name in names}
+    axes = {name: {0: "B", 2: "H", 3: "W"} for name in (*names, "radiance")}
+    card = {"architecture": "resnet", "config": config, "halo": network.halo, "multiple": network.multiple}
+    path = tmp_path_factory.mktemp("weights") / "resnet.onnx"
+    weights.save(network, inputs, ("radiance",), axes, path, card)
+    return path
+
+
+@pytest.mark.parametrize("size", [SIZE, (37, 53), (1, 90)])
+def test_tiles_of_linear_light_give_what_the_whole_gives(
+    ramp: np.ndarray, filler_file: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(infer, "SMALLEST_TILE", 16)
+    engine = open_engine(filler_file, device="cpu", threads=1)
+    bracket = simulate_bracket(ramp, np.random.default_rng(5), size=size).bracket()
+    plain, whole, _, painted = merged(bracket, engine, everywhere=True)
+    _, tiled, _, _ = merged_with_tiles(bracket, engine, 32)
+    assert painted.share > 0.3
+    assert np.abs(mu_law(whole) - mu_law(plain)).max() > 0.02  # it does something
+    np.testing.assert_allclose(mu_law(tiled), mu_law(whole), atol=1e-4)

@@ -15,8 +15,9 @@ PACKAGE = Path(hdrmerge.__file__).parent
 
 LAYERS = (
     "errors complaints",
-    "exposure networks networks.layers",
-    "bracket colour fileformat rgbe tiles networks.trust networks.hdrgan",
+    "exposure networks networks.layers networks.composition",
+    "bracket colour fileformat rgbe tiles painter networks.trust networks.hdrgan",
+    "networks.unet networks.resnet networks.grdn",
     "intact",
     "raw render metrics scene judge",
     "operators metadata form proxy exif simulate roll leftover",

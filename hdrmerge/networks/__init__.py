@@ -46,6 +46,13 @@ NETWORKS = {
             sha256="",
             summary="paints where the reference and its two neighbours in exposure disagree",
         ),
+        Network(
+            name="unet",
+            task="merge",
+            file="unet.onnx",
+            sha256="",
+            summary="paints where three frames disagree, as it learned from brackets without a truth",
+        ),
     )
 }
 
