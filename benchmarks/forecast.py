@@ -15,7 +15,7 @@ from pathlib import Path
 
 from speed import resized
 
-from hdrmerge.console import MERGE_PARTS, PAINTED_PARTS, Forecast
+from hdrmerge.console import Forecast, parts_of
 from hdrmerge.pipeline import MergeOptions, merge_bracket, open_network, paints, write_outputs
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = MergeOptions(network=arguments.network, everywhere=arguments.everywhere)
     engine, _ = open_network(options)
-    forecast = Forecast(PAINTED_PARTS if paints(engine) else MERGE_PARTS)
+    forecast = Forecast(parts_of(paints(engine), options.everywhere))
     told: list[tuple[float, str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder, frames = Path(name), arguments.frames

@@ -42,6 +42,9 @@ def commands(frames: list[str], out: Path) -> dict[str, list[str]]:
         "hdrmerge": [*merge, "-o", str(out / "a.exr")],
         "hdrmerge --no-preview": [*merge, "-o", str(out / "b.exr"), "--no-preview"],
         "hdrmerge --network none": [*merge, "-o", str(out / "b.exr"), "--network", "none"],
+        "hdrmerge --network trust": [*merge, "-o", str(out / "b.exr"), "--network", "trust"],
+        "hdrmerge --network hdrgan": [*merge, "-o", str(out / "b.exr"), "--network", "hdrgan"],
+        "hdrgan --everywhere": [*merge, "-o", str(out / "b.exr"), "--network", "hdrgan", "--everywhere"],
         "opencv MTB + Debevec": [sys.executable, "-c", OPENCV, str(out / "c"), *frames],
     }
     if shutil.which("luminance-hdr-cli"):

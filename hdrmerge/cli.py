@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import __version__, cli_evaluate, cli_folder, cli_networks, cli_train
-from .console import (
-    MERGE_PARTS,
-    PAINTED_PARTS,
-    Group,
-    claim_streams,
-    print_verdicts,
-    say,
-    show_progress,
-)
+from .console import Group, claim_streams, parts_of, print_verdicts, say, show_progress
 from .options import (
     Align,
     Alignment,
@@ -230,7 +222,7 @@ def merge(
         everywhere=everywhere,
     )
     engine, _ = open_network(options)  # what cannot run is said before the work
-    with show_progress(not quiet, PAINTED_PARTS if paints(engine) else MERGE_PARTS) as progress:
+    with show_progress(not quiet, parts_of(paints(engine), everywhere)) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
         losses = write_outputs(

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    EXIT_FAILED,
-    MERGE_PARTS,
-    PAINTED_PARTS,
-    BatchTeller,
-    count,
-    say,
-    show_batch,
-    show_progress,
-)
+from .console import EXIT_FAILED, BatchTeller, count, parts_of, say, show_batch, show_progress
 from .errors import BracketError, HdrmergeError, OutputError
 from .options import (
     Align,
@@ -220,9 +211,7 @@ def batch(
         if report_file and not to_stdout:
             report = ReportFile(report_file, work.finished(), force)
             teller.report = stack.enter_context(closing(report))
-        bar = stack.enter_context(
-            show_batch(len(tasks), not quiet, PAINTED_PARTS if painting else MERGE_PARTS)
-        )
+        bar = stack.enter_context(show_batch(len(tasks), not quiet, parts_of(painting, everywhere)))
         running = work.run(jobs, available_memory(), bar.show, teller.waits, judging, painting)
         outcomes = stack.enter_context(closing(running))
         for outcome in outcomes:

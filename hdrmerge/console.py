@@ -85,16 +85,33 @@ def claim_streams() -> None:
 
 # What each stage of a merge is of the whole, measured on an 18-megapixel bracket.
 MERGE_PARTS = {"read": 0.1, "align": 0.05, "calibrate": 0.05, "deghost": 0.45, "merge": 0.2, "write": 0.15}
-# The same where a network of width 32 paints a twentieth of 6 megapixels.
+# The same where a network paints, on 6 megapixels: a twentieth of them, and everywhere.
 PAINTED_PARTS = {
-    "read": 0.03,
+    "read": 0.04,
     "align": 0.04,
-    "calibrate": 0.03,
-    "deghost": 0.25,
-    "merge": 0.04,
-    "fuse": 0.55,
-    "write": 0.06,
+    "calibrate": 0.06,
+    "deghost": 0.33,
+    "merge": 0.06,
+    "fuse": 0.4,
+    "write": 0.07,
 }
+EVERYWHERE_PARTS = {
+    "read": 0.014,
+    "align": 0.014,
+    "calibrate": 0.02,
+    "deghost": 0.11,
+    "merge": 0.022,
+    "fuse": 0.79,
+    "write": 0.03,
+}
+
+
+def parts_of(painting: bool, everywhere: bool) -> Mapping[str, float]:
+    """Return what each stage of a merge is of the whole."""
+    if not painting:
+        return MERGE_PARTS
+    return EVERYWHERE_PARTS if everywhere else PAINTED_PARTS
+
 
 TOLD = 0.02  # of a stage: with this much of it done its own pace is known
 

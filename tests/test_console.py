@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from hdrmerge.console import (
+    EVERYWHERE_PARTS,
     MERGE_PARTS,
     PAINTED_PARTS,
     TOLD,
     Forecast,
     duration,
+    parts_of,
     print_name,
     say,
     show_batch,
@@ -35,10 +37,17 @@ class Terminal(io.StringIO):
 STAGES = tuple(MERGE_PARTS)
 
 
-@pytest.mark.parametrize("parts", [MERGE_PARTS, PAINTED_PARTS])
+@pytest.mark.parametrize("parts", [MERGE_PARTS, PAINTED_PARTS, EVERYWHERE_PARTS])
 def test_the_parts_are_those_of_a_whole(parts: dict[str, float]) -> None:
     assert sum(parts.values()) == pytest.approx(1.0)
     assert [stage for stage in PAINTED_PARTS if stage != "fuse"] == list(MERGE_PARTS)
+    assert list(EVERYWHERE_PARTS) == list(PAINTED_PARTS)
+
+
+def test_the_parts_follow_from_what_is_done() -> None:
+    assert parts_of(False, False) is MERGE_PARTS
+    assert parts_of(True, False) is PAINTED_PARTS
+    assert parts_of(True, True) is EVERYWHERE_PARTS
 
 
 # Of a merge on two cores, and of one of which a network paints the whole.

@@ -36,14 +36,14 @@ NETWORKS = {
             name="trust",
             task="merge",
             file="trust.onnx",
-            sha256="51bb4e6e83257eb061c34d0f3655ba60d67bff2d09215faeb6cd01aee4ce7062",
+            sha256="98a50be5287b15f5b94dee19673bcaf6816cbf5b7a1c5445c76d4022db01d6d9",
             summary="tells how far each frame can be trusted at each pixel, and fills what none shows",
         ),
         Network(
             name="hdrgan",
             task="merge",
             file="hdrgan.onnx",
-            sha256="",
+            sha256="df717aefe7934b76e4ac8cbaa2a18beb7d82d9a5a8e0d32f14c2a4b10e9046ba",
             summary="paints where the reference and its two neighbours in exposure disagree",
         ),
         Network(
