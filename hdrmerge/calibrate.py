@@ -100,6 +100,10 @@ def calibrate(
     believed = _beliefs(frames, [] if trust == "pixels" else lies)
     if developed and response == "auto":
         verdict = find_response([Evidence(tones, stops, believed)], stored)
+        if verdict.had_too_little:
+            noisy = gather(proxies, alignments, stored, noisy=True)
+            second = find_response([Evidence(noisy, stops, believed)], stored)
+            verdict = verdict if second.had_too_little or second.response is None else second
         offsets = verdict.offsets[0]
         if verdict.response is not None:
             frames = [with_response(frame, verdict.response) for frame in frames]

@@ -32,6 +32,7 @@ LARGEST = 1.0  # [stops] a disagreement counts at most: what moved does not deci
 BETTER = 0.97  # the residual a curve must reach, relative to the one before
 FAR = 0.004  # share of positions that frames far apart must have in common to judge a curve by
 TOO_FEW = "too few tones in common to find the response curve"
+FAR_APART = "a typical camera's: frames are far apart"
 FORMAT = "hdrmerge response 1"
 
 
@@ -49,6 +50,11 @@ class Verdict:
     after: float | None
     offsets: list[Double]
     note: str
+
+    @property
+    def had_too_little(self) -> bool:
+        """True where frames had too few tones in common to fit a curve."""
+        return self.note in (TOO_FEW, FAR_APART)
 
 
 def find_response(brackets: Sequence[Evidence], given: Response) -> Verdict:
@@ -85,7 +91,7 @@ def _typical_if_better(brackets: Sequence[Evidence], given: Response, otherwise:
     before, after = disagreement(deep, given, FAR), disagreement(deep, curve, FAR)
     if before is None or after is None or after > BETTER * before:
         return otherwise
-    return Verdict(curve, before, after, otherwise.offsets, "a typical camera's: frames are far apart")
+    return Verdict(curve, before, after, otherwise.offsets, FAR_APART)
 
 
 def disagreement(brackets: Sequence[Evidence], curve: Response, shared: float = SHARED) -> float | None:

@@ -110,8 +110,12 @@ def gather(
     alignments: Sequence[Alignment],
     curve: Response,
     positions: int = POSITIONS,
+    noisy: bool = False,
 ) -> Tones:
-    """Sample aligned proxies that were made linear by ``curve``; frames left out are nowhere usable."""
+    """Sample aligned proxies that were made linear by ``curve``; frames left out are nowhere usable.
+
+    With ``noisy`` the flattest quarter of a frame counts as flat, although noise is wider than that.
+    """
     height, width = proxies[0].linear.shape[:2]
     step = max(1.0, (height * width / positions) ** 0.5)
     ys, xs = (
@@ -135,7 +139,9 @@ def gather(
         inside = ((there > -1) & (there < [width, height])).reshape(len(x), -1).all(axis=1)
         code[n] = curve.encode(linear.mean(axis=1))
         spread = curve.encode(linear.max(axis=1)) - curve.encode(linear.min(axis=1))
-        usable[n] = (spread < _flat(spread[inside])) & inside[:, None] & alignments[n].used
+        usable[n] = (
+            (spread < (_flat(spread[inside]) if noisy else FLAT)) & inside[:, None] & alignments[n].used
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(sample, range(len(proxies))))
@@ -148,7 +154,7 @@ def gather(
 def _flat(spread: NDArray[np.float32]) -> Double:
     """Return the range of codes below which each channel of a frame has no edge, (3,).
 
-    Where noise alone is wider than that, as at ISO 6400, the flattest quarter of the frame will do.
+    Where noise alone is wider than `FLAT`, as at ISO 6400, the flattest quarter of the frame will do.
     """
     if not len(spread):
         return np.full(3, FLAT)
