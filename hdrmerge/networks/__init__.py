@@ -36,7 +36,7 @@ NETWORKS = {
             name="trust",
             task="merge",
             file="trust.onnx",
-            sha256="98a50be5287b15f5b94dee19673bcaf6816cbf5b7a1c5445c76d4022db01d6d9",
+            sha256="51bb4e6e83257eb061c34d0f3655ba60d67bff2d09215faeb6cd01aee4ce7062",
             summary="tells how far each frame can be trusted at each pixel, and fills what none shows",
         ),
         Network(
