@@ -184,6 +184,22 @@ def test_kalantari_sets(ramp: np.ndarray, elsewhere: np.ndarray, tmp_path: Path)
     assert math.isnan(rows[CLASSICAL]["psnr_mu"]["moving"])
 
 
+def test_the_table_of_a_paper_can_be_made_from_its_layout(
+    ramp: np.ndarray, elsewhere: np.ndarray, tmp_path: Path, painter_file: Path
+) -> None:
+    """Two sets, a network of three frames: every figure that HDR-GAN's Table I has but HDR-VDP-2."""
+    pytest.importorskip("onnxruntime")
+    for name, scene, other in (("one", ramp, elsewhere), ("two", elsewhere, ramp)):
+        write_kalantari(bracket(scene, other, "gamma2.2", (192, 288)), tmp_path / name)
+    found = evaluate(open_dataset(tmp_path), [str(painter_file)], device="cpu")
+    assert [case.name for case in found.cases] == ["one", "two"]
+    row = found.rows()[str(painter_file)]
+    for figure in ("psnr_mu", "psnr_l", "ssim_mu", "ssim_l"):
+        values = row[figure]
+        assert math.isfinite(values["whole"] if isinstance(values, dict) else values)
+    assert row["psnr_mu"]["whole"] > found.rows()[REFERENCE]["psnr_mu"]["whole"] + 1
+
+
 def test_a_truth_in_another_scale_is_fitted_on_demand(sets: Path) -> None:
     dataset = open_dataset(sets, 1)
     right = dataset.case(0)
