@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def at_white(self) -> float:
-        return float(np.interp(0.0, self.tones, self.stops))
+        return float(self.at(np.zeros(1))[0])
 
     def taken_out_of(self, response: Response) -> Response:
         """Return the curve without the difference, apart from that at white, which is the exposure's."""
@@ -62,7 +62,8 @@ def attune(tones: Tones, curve: Response, stops: Double, reference: int) -> list
     """Return for each frame how it differs from the reference by tone; None where that is not worth it.
 
     ``tones`` are samples of the aligned frames, ``curve`` what makes them linear, ``stops`` (N,) the
-    exposures. Frames are compared with the one nearest to them in exposure that is already in tune.
+    exposures. Frames are compared with the one nearest to them in exposure that is already in tune; one
+    that differs by more than tone is left as it is, and no other is compared with it.
     """
     found: list[Difference | None] = [None] * tones.frames
     tuned = [reference]
@@ -77,7 +78,10 @@ def attune(tones: Tones, curve: Response, stops: Double, reference: int) -> list
             if (before := found[other]) is not None:
                 known = known - before.at(known)
             difference, left = _fitted(own, own - stops[n] - known + stops[other], count)
-            found[n] = difference if _worth_it(difference, left) else None
+            if _size(difference) > NOTICEABLE:
+                if not _of_tone(difference, left):
+                    break
+                found[n] = difference
             tuned.append(n)
             break
     return found
@@ -109,10 +113,9 @@ def _size(difference: Difference) -> float:
     return float(np.sqrt(np.mean(np.square(difference.stops))))
 
 
-def _worth_it(difference: Difference, left: float) -> bool:
-    """Tell whether a difference is more than noise, no other scene's, and explains what was seen."""
-    most = float(np.abs(difference.stops).max())
-    return _size(difference) > NOTICEABLE and most < LARGEST and left < UNEXPLAINED * _size(difference)
+def _of_tone(difference: Difference, left: float) -> bool:
+    """Tell whether a difference is no other scene's, and explains what was seen."""
+    return float(np.abs(difference.stops).max()) < LARGEST and left < UNEXPLAINED * _size(difference)
 
 
 def _fitted(tone: Double, stops: Double, count: Double) -> tuple[Difference, float]:
@@ -142,6 +145,5 @@ def _median(values: Double, weight: Double) -> float:
 
 
 def described(differences: Sequence[Difference | None]) -> str:
-    """Return the largest difference in words, empty where there is none."""
-    sizes = [_size(one) for one in differences if one is not None]
-    return f"{max(sizes):.2f} EV" if sizes else ""
+    """Return the largest of the differences in words; there is one at least."""
+    return f"{max(_size(one) for one in differences if one is not None):.2f} EV"

@@ -1,7 +1,8 @@
 """Aligned frames -> the same frames with exposures and response curve that agree with the pixels.
 
 In this order: exposures that nobody stated are estimated; stated ones are checked; the response curve
-of JPEG and other developed files is found, and with it small errors of the exposures.
+of JPEG and other developed files is found, and with it small errors of the exposures; what frames still
+differ by tone is taken out of them (`attune.py`).
 """
 
 from __future__ import annotations

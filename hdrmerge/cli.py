@@ -221,8 +221,8 @@ def merge(
         precision=precision.value,
         everywhere=everywhere,
     )
-    engine, _ = open_network(options)  # what cannot run is said before the work
-    with show_progress(not quiet, parts_of(paints(engine), everywhere)) as progress:
+    opened, _ = open_network(options)  # what cannot run is said before the work
+    with show_progress(not quiet, parts_of(paints(opened), everywhere)) as progress:
         radiance, report = merge_bracket(frames, options, progress)
         progress("write", 0.0)
         losses = write_outputs(

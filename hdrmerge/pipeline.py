@@ -428,8 +428,9 @@ def _ghosts(
     if opened and opened.judge:
         told = partial(clock.tell, "deghost")
         found = entrust(bracket.frames, proxies, alignments, bracket.reference, opened.judge, told)
-        everywhere = np.ones(proxies[bracket.reference].clipped.shape, np.float32)
-        return replace(found, gate=everywhere) if options.everywhere else found
+        if not options.everywhere:
+            return found
+        return replace(found, gate=np.ones(proxies[bracket.reference].clipped.shape, np.float32))
     if opened:
         return survey(bracket.frames, proxies, alignments, bracket.reference, options.everywhere)
     exposures = [frame.exposure for frame in bracket.frames]

@@ -24,12 +24,12 @@ from torch.nn.utils import parametrizations
 from ..exposure import MU
 from ..networks import build
 from ..networks.trust import mix
+from ..painter import GAMMA
 from .batches import Batch
 from .discriminator import Discriminator, discriminator_loss, generator_loss
 from .lesson import Axes, Lesson, Recipe, fill, placed
 
 SPAN = math.log1p(MU)
-GAMMA = 2.2  # of the paper's code values
 COVER, STOPS = 4, 8  # planes of `entrust.FRAME_PLANES`: 0 where a frame ends; log2 of its exposure, / 8
 GATE = 6  # that of `entrust.REFERENCE_PLANES` that says how far a network may act
 BELIEF = 7  # that of `entrust.FRAME_PLANES` that holds the classical trust

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..exposure import Array, Float, Mask
+from ..painter import LUMA
 from ..scene import Matrix
 from .reexposure import matched
 
@@ -27,7 +28,6 @@ Flow = Callable[[Array, Array], Float]
 """Optical flow of grey pictures (H, W) uint8, still and moving: (H, W, 2) float32 [px], x and y; what the
 first shows at p the second shows at p + flow(p)."""
 
-LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 SMOOTHNESS = 60.0  # weight of smoothness in the refinement of DIS, by default 20
 FARTHEST = 15.0  # [px] dominant motion from which frames are not aligned, the paper's t_f
 POINTS = 20_000  # that a homography is found from, at most

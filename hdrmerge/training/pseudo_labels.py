@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..exposure import Float, Mask, NoiseModel
+from ..painter import GAMMA, WELL_EXPOSED
 from ..scene import Matrix
 from .motion import (
     Flow,
@@ -35,7 +36,7 @@ from .motion import (
     luma,
     warped,
 )
-from .reexposure import CLIPPED, GAMMA, Where, decode, encode, saturated
+from .reexposure import CLIPPED, Where, decode, encode, saturated
 
 REFERENCE = 1  # index of the reference among the three frames
 DONOR_SHARE = 0.10  # of a patch that must be saturated for its mask to be transferred
@@ -61,7 +62,6 @@ class Exposed(NamedTuple):
 
 STRICT = Exposed(0.95, 0.005)
 PAPER = Exposed(0.5, 1.0)  # "the majority of pixels": lets labels pass of which half is clipped
-RANGE = (0.125, 0.75)  # codes, of luma, that are well exposed
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def fuse(codes: Sequence[Float], exposures: Sequence[float]) -> Float:
 def in_range(code: Float) -> Mask:
     """Return where the luma of codes (H, W, 3) is well exposed, (H, W)."""
     grey = luma(code)
-    return np.asarray((grey >= RANGE[0]) & (grey <= RANGE[1]))
+    return np.asarray((grey >= WELL_EXPOSED[0]) & (grey <= WELL_EXPOSED[1]))
 
 
 def well_exposed(within: Mask, clipped: Mask, exposed: Exposed = STRICT) -> bool:

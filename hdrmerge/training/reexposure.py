@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from ..exposure import Float, Mask, NoiseModel
+from ..painter import GAMMA
 from ..simulate import add_noise
 
-GAMMA = 2.2  # of the paper's code values; frames are decoded by their own curve, then encoded with this one
 CLIPPED = 0.98  # code from which a channel counts as saturated
 FEATHER = 3.0  # [px] standard deviation of the blur of a transferred mask
 SATURATED = (0.1, 0.6)  # share of a patch that saturates in the reference, least and most
