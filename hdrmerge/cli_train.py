@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Group, count, say
-from .errors import NetworkError
-from .options import Device, Force, Quiet, check_targets, device_of
+from .console import Group
+from .labelrun import LabelRun, subsets_of
+from .options import Curve, Device, Force, Gap, PerSet, Quiet, Recursive
+from .trainingrun import SceneRun, config_of, network_in
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from .training.lesson import Lesson, Recipe
-    from .training.make import Made
-    from .training.train import State
-    from .training.validate import Scores
+    from .training.lesson import Recipe
 
 BRACKETS = 2000
 HELD_OUT = 200  # brackets of the scenes set aside
-SCORED = 40  # of these while training goes on; all of them at the end
-NEEDED = ("torch", "safetensors", "onnx")
-INSTALL = 'pip install "hdrmerge[train]"'
+RETAKEN = 400  # brackets photographed again
+
+
+MULTIPLES = {"unet": 4, "resnet": 16, "grdn": 4}
+"""Architecture -> what its width is a multiple of."""
+
+
+class Learner(str, Enum):
+    unet = "unet"
+    resnet = "resnet"
+    grdn = "grdn"
+    trust = "trust"
+
 
 app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -167,7 +168,7 @@ def merge(
 
     Example: hdrmerge train merge --scenes scenes/train -o mine.onnx --budget 2h
     """
-    run = Run.of(locals())
+    run = SceneRun.of(locals())
     stated = config_of(config)
     run.check()
     from .training import trust
@@ -178,7 +179,7 @@ def merge(
             return trust.TrustRecipe(network, stated, **common)
         return trust.TrustRecipe(*(found or (network, {})), **common)
 
-    carry_out(run, trust.TrustLesson, prepare)
+    run.carry_out(trust.TrustLesson, prepare)
 
 
 @app.command(no_args_is_help=True)
@@ -258,7 +259,7 @@ def hdrgan(
 
     Example: hdrmerge train hdrgan --scenes scenes/train -o mine.onnx --width 16
     """
-    run = Run.of(locals())
+    run = SceneRun.of(locals())
     run.check()
     from .training.hdrgan import HdrGanLesson, HdrGanRecipe
 
@@ -274,294 +275,125 @@ def hdrgan(
             adversarial=adversarial,
             gan_weight=gan_weight,
             spectral=spectral,
-            judge=None if mend is None else _network_in(mend),
+            judge=None if mend is None else network_in(mend),
             **common,
         )
 
-    carry_out(run, HdrGanLesson, prepare)
+    run.carry_out(HdrGanLesson, prepare)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the options that all commands share ask for; fields have their names."""
-
-    scenes: Path
-    output: Path
-    budget: str
-    examples: Path | None
-    brackets: int
-    held_out: int
-    workers: int | None
-    init: Path | None
-    checkpoint: Path | None
-    device: str
-    steps: int | None
-    seed: int
-    data: str
-    plot: Path | None
-    force: bool
-    quiet: bool
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Run:
-        """Pick them from the options of a command."""
-        return cls(**{field.name: options[field.name] for field in fields(cls)})
-
-    @property
-    def resumed(self) -> Path:
-        """The checkpoint."""
-        return self.checkpoint or self.output.with_suffix(".safetensors")
-
-    @property
-    def picture(self) -> Path:
-        return self.plot or self.resumed.with_suffix(".png")
-
-    @property
-    def folders(self) -> tuple[Path, Path]:
-        """Where the examples to train on are, and those held out."""
-        examples = self.examples or self.resumed.parent / "examples"
-        return examples / "train", examples / "held_out"
-
-    def check(self) -> None:
-        """Raise where this cannot be done, before the work."""
-        seconds_of(self.budget)
-        if self.output.suffix.lower() != ".onnx":
-            raise typer.BadParameter(f"{self.output}: a weights file ends in .onnx", param_hint="-o")
-        device_of(self.device)
-        if self.picture.suffix.lower() != ".png":
-            raise typer.BadParameter(f"{self.picture}: the picture is a .png", param_hint="--plot")
-        _check_installed()
-        check_targets([self.output], [self.init] if self.init else [], self.force)
-        if self.steps == 0 and not self.resumed.exists():
-            raise NetworkError(f"{self.resumed}: no checkpoint there to write; name one with --checkpoint")
-
-    def design(self) -> tuple[str, dict[str, Any]] | None:
-        """Return architecture and configuration, as the checkpoint says or ``--init`` does, else None."""
-        if self.resumed.exists():
-            from .training.train import design_in
-
-            return design_in(self.resumed)
-        if self.init is not None:
-            from .weights import find, read_card
-
-            card = read_card(find(str(self.init)))
-            return card["architecture"], card["config"]
-        return None
-
-
-def carry_out(
-    run: Run, lesson_of: Callable[..., Lesson], prepare: Callable[[dict[str, Any]], Recipe]
+@app.command(no_args_is_help=True)
+def self_supervised(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Folders and photographs that hold brackets.",
+            readable=False,
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    network: Annotated[Learner, typer.Option(help="The architecture to train.")] = Learner.unet,
+    budget: Budget = "60m",
+    init: Init = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Channels at full resolution; not of trust.",
+            show_default="that of the checkpoint, of --init, or 64, the paper's",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            readable=False,
+            help="Where pseudo-labels and their picture sheets are, or are made.",
+            show_default="labels beside the checkpoint",
+        ),
+    ] = None,
+    subsets: Annotated[
+        str, typer.Option(metavar="ED,EDM,MD,MDM", help="What to learn from; not of trust.")
+    ] = "ED,EDM,MD,MDM",
+    as_captured: Annotated[
+        bool, typer.Option("--as-captured", help="Do not align frames first; as in the paper.")
+    ] = False,
+    quantile: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=1.0,
+            metavar="SHARE",
+            help="Of a patch in which motion must agree for it to be static; less forgives noise.",
+        ),
+    ] = 1.0,
+    agreement: Annotated[
+        float,
+        typer.Option(metavar="DB", help="PSNR between a fused label and the reference, at least."),
+    ] = 45.0,
+    recursive: Recursive = False,
+    gap: Gap = None,
+    per_set: PerSet = None,
+    response: Curve = "auto",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="X", help="The learning rate.", show_default="1e-4, the paper's; 3e-4 of trust"
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, metavar="N", help="Patches of 128 px a step.")] = 16,
+    brackets: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Brackets to photograph again, for trust.")
+    ] = RETAKEN,
+    workers: Workers = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    steps: Steps = None,
+    seed: Seed = 0,
+    data: Data = "",
+    plot: Plot = None,
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Make the examples, give the lesson, and write the network; ``prepare`` completes the recipe."""
-    from .training.release import write_network
-    from .training.train import load_mean, train
+    """Train a network on your own brackets, without a truth.
 
-    where = _resolved(device_of(run.device))
-    folders, seconds = run.folders, seconds_of(run.budget)
-    recipe = prepare({"budget": seconds, "seed": run.seed, "validate_every": max(300.0, seconds / 24)})
-    start = _weights_in(run.init) if run.init and not run.resumed.exists() else None
-    lesson = lesson_of(recipe, where, start)
-    if run.steps != 0:
-        wanted = run.brackets, run.held_out
-        _make_examples(run.scenes, folders, wanted, run.workers or _processors(), run.seed, run.quiet)
-    files = sorted(folders[1].glob("*.npy"))[: run.held_out]
-    few = files[:: max(len(files) // SCORED, 1)][:SCORED]
-    if run.steps != 0:
-        with show_training(lesson, not run.quiet) as bar:
+    What the three frames of a bracket show is known where nothing moves,
+    by fusing them, and where the reference is well exposed, by itself.
+    From such patches four kinds of lessons are drawn: as captured (MD),
+    with motion added (MDM), with light added (ED), with both (EDM).
+    Brackets of which nothing can be learned are named with the reason;
+    one in eight is set aside to take scores on.
 
-            def on_scores(mean: nn.Module, state: State, scores: Scores) -> None:
-                from .training.plot import draw
+    unet, resnet and grdn paint where three frames disagree. trust, the
+    network that merges use by default, goes on from what it is, on new
+    photographs of what your brackets show: half of them by your camera,
+    half by others, so that it forgets nothing.
 
-                bar.scored(state, scores)
-                draw(run.picture, lesson, mean, state, scores, few)
+    Labels are made once; after a kill the same command goes on. At full
+    width a GPU is needed; on a CPU choose --width 16 and --rate 1e-3.
 
-            train(lesson, folders[0], few, run.resumed, run.steps, bar.step, on_scores)
-    mean, state = load_mean(run.resumed, recipe)
-    scores = lesson.validate(mean.to(where), files)
-    card = write_network(run.output, lesson, mean, state, scores, run.data, _named(where))
-    if not run.quiet:
-        figures = ", ".join(f"{name} {value:g}" for name, value in card["metrics"].items())
-        say(f"{count(state.step, 'step')}, {state.elapsed / 60:.0f} min{f'; {figures}' if figures else ''}")
-        print(run.output)
+    Example: hdrmerge train self-supervised photos -o mine.onnx --width 16
+    """
+    run = LabelRun.of(locals())
+    chosen = subsets_of(subsets)
+    check_width(network.value, width)
+    run.check()
+    if network is Learner.trust:
+        run.judge()
+    else:
+        run.paint(network.value, width, chosen)
 
 
-# --- what is asked for ----------------------------------------------------------------------------
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of a budget: 90m, 2h, 45s, 1h30m, 1.5h."""
-    number = r"(\d+(?:\.\d+)?)"
-    found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text.strip().lower())
-    parts = [float(part or 0) for part in found.groups()] if found else []
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if seconds <= 0:
-        raise typer.BadParameter(f"{text!r} is no time like 90m, 2h, 45s or 1h30m", param_hint="--budget")
-    return seconds
-
-
-def config_of(text: str | None) -> dict[str, Any] | None:
-    """Return the configuration that ``--config`` states, None without."""
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise typer.BadParameter(f'{text!r} is no JSON object like {{"context": 32}}', param_hint="--config")
-    return found
-
-
-def _check_installed() -> None:
-    from importlib.util import find_spec
-
-    if lacking := [name for name in NEEDED if find_spec(name) is None]:
-        raise NetworkError(f"training needs {', '.join(lacking)}; {INSTALL}")
-
-
-def _resolved(device: str) -> str:
-    """Return where to train: CUDA where there is some, unless stated."""
-    import torch
-
-    has_cuda = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if has_cuda else "cpu"
-    index = int(device.partition(":")[2] or 0)
-    if device != "cpu" and not (has_cuda and index < torch.cuda.device_count()):
-        raise NetworkError(f"{device}: torch finds no such device here; use --device cpu")
-    return device
-
-
-def _named(device: str) -> str:
-    import torch
-
-    return "the CPU" if device == "cpu" else torch.cuda.get_device_name(device)
-
-
-def _processors() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _network_in(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return architecture, configuration and weights of a file."""
-    from .weights import find, read_card
-
-    card = read_card(find(str(path)))
-    return card["architecture"], card["config"], _weights_in(path)
-
-
-def _weights_in(path: Path) -> dict[str, Any]:
-    """Return the weights of a file as tensors."""
-    import torch
-
-    from .weights import find, load_state
-
-    return {name: torch.from_numpy(values) for name, values in load_state(find(str(path))).items()}
-
-
-# --- what is done, and shown ----------------------------------------------------------------------
-
-
-def _make_examples(
-    scenes: Path,
-    folders: tuple[Path, Path],
-    wanted: tuple[int, int],
-    workers: int,
-    seed: int,
-    quiet: bool,
-) -> None:
-    """Make the examples that are missing: to train on, and held out."""
-    from .training.make import Order, brackets_in, make_examples
-    from .training.scenes import VALIDATION, scene_files
-
-    missing = [len(brackets_in(folder)) < number for folder, number in zip(folders, wanted, strict=True)]
-    if any(missing) and not quiet:
-        aside = [path.stem for path in scene_files(scenes)[1]]
-        if not set(aside) & set(VALIDATION):
-            say(f"set aside to take scores on: {', '.join(aside)}")
-    for whole, (folder, number) in enumerate(zip(folders, wanted, strict=True)):
-        with show_making(("training", "held-out")[whole], not quiet) as tell:
-            made = make_examples(Order(scenes, folder, bool(whole), seed), number, workers, tell)
-        if missing[whole] and not quiet:
-            _say_made(folder, made)
-
-
-def _say_made(folder: Path, made: Made) -> None:
-    line = f"{folder}: {count(made.brackets, 'bracket')}, {made.skipped} without motion left out"
-    say(line + (f", {made.failed} failed (skipped.txt there says why)" if made.failed else ""))
-
-
-@contextmanager
-def show_making(what: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how many brackets are made; nothing where it is no terminal."""
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda made, total: None
+def check_width(architecture: str, width: int | None) -> None:
+    """Refuse a width that an architecture cannot have."""
+    if width is None:
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task(f"{what} examples", total=None)
-        yield lambda made, total: bar.update(row, completed=made, total=total)
-
-
-class TrainingBar:
-    """Step, loss, rate, speed, time left and the last held-out scores."""
-
-    def __init__(self, lesson: Lesson, wanted: bool, bar: Any = None) -> None:
-        self._lesson, self._recipe, self._wanted, self._bar = lesson, lesson.recipe, wanted, bar
-        self._row = bar.add_task("", total=lesson.recipe.budget) if bar else None
-        self._loss: float | None = None
-        self._start: tuple[int, float] | None = None
-        self._held_out = ""
-
-    def step(self, state: State, loss: float) -> None:
-        """Show where the run is."""
-        if self._bar is None:
-            return
-        from .training.train import rate_at
-
-        self._loss = loss if self._loss is None else self._loss + 0.02 * (loss - self._loss)
-        first, since = self._start = self._start or (state.step, state.elapsed)
-        speed = (state.step - first) * self._recipe.batch / max(state.elapsed - since, 1e-9)
-        rate = rate_at(state.elapsed / self._recipe.budget, self._recipe.rate)
-        left = max(self._recipe.budget - state.elapsed, 0)
-        parts = [
-            f"step {state.step}",
-            f"loss {self._loss:.4f}",
-            f"rate {rate:.1e}",
-            f"{speed:.0f} patches/s",
-            f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f} left",
-            *([self._held_out] if self._held_out else []),
-        ]
-        self._bar.update(self._row, completed=state.elapsed, description="  ".join(parts))
-
-    def scored(self, state: State, scores: Scores) -> None:
-        """Say how good the network is by now."""
-        rival = self._lesson.rivals[0]
-        found, others = scores[self._lesson.own], scores[rival]
-        self._held_out = f"held out {found['whole']:.2f} dB"
-        if self._wanted:
-            parts = [
-                f"{region.replace('_', ' and ')} {value:.2f} ({value - others[region]:+.2f})"
-                for region, value in found.items()
-                if value == value  # some regions may be nowhere
-            ]
-            say(f"step {state.step}, {state.elapsed / 60:.0f} min, dB (over {rival}): {', '.join(parts)}")
-
-
-@contextmanager
-def show_training(lesson: Lesson, wanted: bool) -> Iterator[TrainingBar]:
-    """Show one line for the whole run on stderr; where it is no terminal, only the scores."""
-    if not (wanted and sys.stderr.isatty()):
-        yield TrainingBar(lesson, wanted)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = BarColumn(bar_width=20), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield TrainingBar(lesson, wanted, bar)
+    least = MULTIPLES.get(architecture)
+    if least is None:
+        raise typer.BadParameter(f"{architecture} has no width", param_hint="--width")
+    if width < least or width % least:
+        raise typer.BadParameter(
+            f"{width} is no multiple of {least}, as {architecture} needs", param_hint="--width"
+        )

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from hdrmerge import cli_train, weights
-from hdrmerge.cli_train import config_of, seconds_of
+from hdrmerge import cli_train, trainingrun, weights
 from hdrmerge.errors import NetworkError
+from hdrmerge.trainingbar import TrainingBar
+from hdrmerge.trainingrun import config_of, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_wrong_usage_is_told_before_the_work(arguments: tuple[str, ...], said: s
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_train, "NEEDED", ("json", "no_such_package"))
+    monkeypatch.setattr(trainingrun, "NEEDED", ("json", "no_such_package"))
     result = run("--scenes", "scenes", "-o", "a.onnx")
     assert result.exit_code == 1
     assert "needs no_such_package; pip install" in result.stderr
@@ -231,9 +232,9 @@ def test_a_device_that_is_not_there_is_told() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert cli_train._resolved("auto") == cli_train._resolved("cpu") == "cpu"
+    assert trainingrun._resolved("auto") == trainingrun._resolved("cpu") == "cpu"
     with pytest.raises(NetworkError, match="cuda:1: torch finds no such device"):
-        cli_train._resolved("cuda:1")
+        trainingrun._resolved("cuda:1")
 
 
 class FakeBar:
@@ -259,7 +260,7 @@ def test_the_bar_tells_where_the_run_is(capsys: pytest.CaptureFixture[str]) -> N
 
     shown = FakeBar()
     lesson = TrustLesson(TrustRecipe(config=TINY, budget=7200, batch=16, rate=1e-3))
-    bar = cli_train.TrainingBar(lesson, True, shown)
+    bar = TrainingBar(lesson, True, shown)
     bar.step(State(100, 1800.0), -20.0)
     bar.step(State(120, 1810.0), -30.0)
     assert shown.rows[-1] == "step 120  loss -20.2000  rate 8.7e-04  32 patches/s  1:29:50 left"

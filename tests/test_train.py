@@ -21,7 +21,7 @@ from hdrmerge.exposure import mu_law, mu_law_inverse  # noqa: E402
 from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.training import train as loop  # noqa: E402
 from hdrmerge.training.batches import Batch, collate, cut_patch  # noqa: E402
-from hdrmerge.training.train import State, design_in, load_mean, rate_at, train  # noqa: E402
+from hdrmerge.training.train import State, design_in, load_mean, train  # noqa: E402
 from hdrmerge.training.trust import TrustLesson, TrustRecipe  # noqa: E402
 from hdrmerge.training.validate import REGIONS, Scores  # noqa: E402
 
@@ -149,13 +149,14 @@ def test_scores_are_taken_as_it_goes_and_at_the_end(tmp_path: Path, clock: None)
 
 
 def test_the_rate_rises_for_a_fortieth_and_falls_to_zero() -> None:
-    assert rate_at(0.0, 1.0) == pytest.approx(0.02)
-    assert rate_at(1 / 80, 1.0) == pytest.approx(0.51)
-    assert rate_at(1 / 40, 1.0) == pytest.approx(1.0, abs=1e-3)
-    assert rate_at(0.5125, 1.0) == pytest.approx(0.5, abs=1e-3)
-    assert rate_at(1.0, 1.0) == pytest.approx(0.0, abs=1e-6)
-    assert rate_at(1.5, 1.0) == rate_at(1.0, 1.0) > 0
-    falling = [rate_at(x, 1e-3) for x in np.linspace(1 / 40, 1, 50)]
+    recipe = TrustRecipe(rate=1.0)
+    assert recipe.rate_at(0.0) == pytest.approx(0.02)
+    assert recipe.rate_at(1 / 80) == pytest.approx(0.51)
+    assert recipe.rate_at(1 / 40) == pytest.approx(1.0, abs=1e-3)
+    assert recipe.rate_at(0.5125) == pytest.approx(0.5, abs=1e-3)
+    assert recipe.rate_at(1.0) == pytest.approx(0.0, abs=1e-6)
+    assert recipe.rate_at(1.5) == recipe.rate_at(1.0) > 0
+    falling = [recipe.rate_at(x) for x in np.linspace(1 / 40, 1, 50)]
     assert falling == sorted(falling, reverse=True)
 
 

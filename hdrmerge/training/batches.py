@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ OTHERS = (1, 2, 2, 2, 3, 3)
 
 BESIDE = 12  # planes of an example's file before those of its frames
 LOOK_AGAIN = 200  # batches after which files that are new in the folder join in
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +114,29 @@ def read_batches(
 
     Raises `InputError` where the folder holds no examples, or damaged ones.
     """
-    _files(folder)
-    ready: queue.Queue[Batch | Exception] = queue.Queue(maxsize=6)
+    files, drawn = _files(folder), 0
+
+    def draw(own: np.random.Generator) -> Batch:
+        nonlocal files, drawn
+        if drawn % LOOK_AGAIN == 0:
+            files = _files(folder)
+        drawn += 1
+        return _read_batch(files, own, batch, size, others)
+
+    return read_ahead(draw, rng, threads)
+
+
+def read_ahead(
+    draw: Callable[[np.random.Generator], Drawn], rng: np.random.Generator, threads: int = 1
+) -> Generator[Drawn, None, None]:
+    """Yield what ``draw`` makes of random numbers, for ever; threads work ahead of what is used.
+
+    What it raises is raised where the next one is asked for.
+    """
+    ready: queue.Queue[Drawn | Exception] = queue.Queue(maxsize=6)
     stopped = threading.Event()
 
-    def put(item: Batch | Exception) -> None:
+    def put(item: Drawn | Exception) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.2)
@@ -127,12 +148,8 @@ def read_batches(
         own = np.random.default_rng(seed)
         try:
             while not stopped.is_set():
-                files = _files(folder)
-                for _ in range(LOOK_AGAIN):
-                    put(_read_batch(files, own, batch, size, others))
-                    if stopped.is_set():
-                        return
-        except Exception as error:  # raised where the batches are used
+                put(draw(own))
+        except Exception as error:
             put(error)
 
     for seed in rng.integers(2**31, size=threads):

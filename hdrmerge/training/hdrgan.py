@@ -12,7 +12,6 @@ Units: within, radiance 1.0 is where the shortest of the three frames clips; cod
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,15 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from ..exposure import MU
 from ..networks import build
 from ..networks.trust import mix
 from ..painter import GAMMA
 from .batches import Batch
 from .discriminator import Discriminator, discriminator_loss, generator_loss
-from .lesson import Axes, Lesson, Recipe, fill, placed
+from .lesson import Axes, ExampleLesson, Recipe, fill, placed
+from .losses import compress, expand
 
-SPAN = math.log1p(MU)
 COVER, STOPS = 4, 8  # planes of `entrust.FRAME_PLANES`: 0 where a frame ends; log2 of its exposure, / 8
 GATE = 6  # that of `entrust.REFERENCE_PLANES` that says how far a network may act
 BELIEF = 7  # that of `entrust.FRAME_PLANES` that holds the classical trust
@@ -67,7 +65,7 @@ class HdrGanRecipe(Recipe):
         )
 
 
-class HdrGanLesson(Lesson):
+class HdrGanLesson(ExampleLesson):
     """Absolute errors of both outputs, and what a discriminator says of them."""
 
     recipe: HdrGanRecipe
@@ -262,16 +260,6 @@ def planes(code: Tensor, exposure: Tensor, scale: Tensor) -> Tensor:
     radiance = expand(code)
     own = (radiance * exposure).clamp(0, 1) ** (1 / GAMMA)
     return 2 * torch.cat([own, compress((radiance / scale).clamp(0, 1))], 1) - 1
-
-
-def compress(radiance: Tensor) -> Tensor:
-    """Return mu-law codes, as `exposure.mu_law`."""
-    return torch.log1p(MU * radiance) / SPAN
-
-
-def expand(code: Tensor) -> Tensor:
-    """Return the radiance of mu-law codes, as `exposure.mu_law_inverse`."""
-    return torch.expm1(code.clamp(min=0) * SPAN) / MU
 
 
 # --- layers that need care in training ------------------------------------------------------------

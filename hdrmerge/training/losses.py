@@ -14,6 +14,16 @@ BRIGHTEST = 3.0  # mu-law code, beyond any radiance; an exponential of more coul
 FLOOR = 1e-5  # mean square error (50 dB) below which a patch is good enough
 
 
+def compress(radiance: Tensor) -> Tensor:
+    """Return mu-law codes, as `exposure.mu_law`."""
+    return torch.log1p(MU * radiance) / SPAN
+
+
+def expand(code: Tensor) -> Tensor:
+    """Return the radiance of mu-law codes, as `exposure.mu_law_inverse`."""
+    return torch.expm1(code.clamp(min=0) * SPAN) / MU
+
+
 def in_peak(code: Tensor, peak: Tensor) -> Tensor:
     """Return mu-law codes of radiance over ``peak`` (B,), from codes (B, 3, H, W) relative to the white.
 

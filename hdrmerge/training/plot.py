@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import OutputError
 from ..write import unwritable
-from .lesson import Lesson
+from .lesson import Lesson, Lot, Sample, Source
 from .train import State
-from .validate import REGIONS, Scores
+from .validate import Scores
 
 Picture = NDArray[np.uint8]
 """(h, w, 3), blue first, as OpenCV has it."""
@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]
 PANEL = (280, 432)  # (h, w) of a diagram [px]
 MARGIN = (30, 12, 26, 52)  # top, right, bottom, left of its axes [px]
 LARGEST = (216, 320)  # (h, w) of a sample at most [px]
-COLOURS = ((180, 110, 30), (40, 130, 230), (60, 60, 200), (90, 150, 60))
+COLOURS = ((180, 110, 30), (40, 130, 230), (60, 60, 200), (90, 150, 60), (150, 60, 150))
 BLACK, GREY = (40, 40, 40), (190, 190, 190)
 
 
@@ -43,7 +43,12 @@ class Line:
 
 
 def draw(
-    path: Path, lesson: Lesson, network: nn.Module, state: State, scores: Scores, held_out: Sequence[Path]
+    path: Path,
+    lesson: Lesson[Source, Lot, Sample],
+    network: nn.Module,
+    state: State,
+    scores: Scores,
+    held_out: Sequence[Sample],
 ) -> None:
     """Write the curves of a run and the results of its network on a few examples as a PNG."""
     pictures = [diagrams(state, scores, lesson.rivals[0])]
@@ -70,7 +75,7 @@ def diagrams(state: State, scores: Scores, rival: str) -> Picture:
     loss = list(zip(minutes, smoothed([row[1] for row in state.curve]), strict=True))
     rate = [(minute, row[2] * 1e3) for minute, row in zip(minutes, state.curve, strict=True)]
     lines = []
-    for region, colour in zip(REGIONS, COLOURS, strict=True):
+    for region, colour in zip(scores.get(rival, {}), COLOURS, strict=False):
         found = [(row["elapsed"] / 60, row[region]) for row in state.history if region in row]
         lines.append(Line(region.replace("_", " and "), found, colour))
         level = scores.get(rival, {}).get(region, math.nan)
@@ -152,11 +157,13 @@ def ticks(low: float, high: float) -> list[float]:
 # --- results --------------------------------------------------------------------------------------
 
 
-def samples(lesson: Lesson, network: nn.Module, held_out: Sequence[Path], number: int = 4) -> Picture:
-    """Show the columns of a lesson for a few examples, the network's result and the truth among them."""
+def samples(
+    lesson: Lesson[Source, Lot, Sample], network: nn.Module, held_out: Sequence[Sample], number: int = 4
+) -> Picture:
+    """Show the columns of a lesson for a few samples, the network's result and the truth among them."""
     rows = []
-    for path in held_out[:: max(len(held_out) // number, 1)][:number]:
-        codes = lesson.pictures(network, path)
+    for sample in held_out[:: max(len(held_out) // number, 1)][:number]:
+        codes = lesson.pictures(network, sample)
         rows.append(np.hstack([_shown(code) for code in codes.values()]))
     heading = np.full((28, rows[0].shape[1], 3), 255, np.uint8)
     for column, name in enumerate(lesson.shown):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import __version__, weights
 from ..evaluate import environment
 from ..tiles import round_up
-from .lesson import Lesson
+from .lesson import AnyLesson
 from .train import State
 from .validate import Scores
 
@@ -25,7 +25,7 @@ UNKNOWN = "not recorded"  # by checkpoints of before
 
 def write_network(
     path: Path,
-    lesson: Lesson,
+    lesson: AnyLesson,
     network: nn.Module,
     state: State,
     scores: Scores,

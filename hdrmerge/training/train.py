@@ -1,8 +1,8 @@
 """The training loop: batches -> steps of a lesson, against the clock.
 
 What a step is, is the lesson's (`lesson.py`). A schedule is given as a time, not as a number of steps: the
-learning rate rises for a fortieth of the budget and falls along a cosine to zero at its end, so that a run
-of any length ends well, on any machine. A killed run goes on from its last checkpoint, which holds all
+recipe says the learning rate at each share of the budget, and it ends near zero, so that a run of any length
+ends well, on any machine. A killed run goes on from its last checkpoint, which holds all
 networks and optimizers of the lesson. What is kept is the exponential mean of the weights.
 """
 
@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from ..errors import NetworkError
 from ..networks import build
 from ..write import unwritable
-from .lesson import Lesson, Recipe, fill, placed
-from .make import data_in
+from .lesson import AnyLesson, Lesson, Lot, Recipe, Sample, Source, fill, placed
 from .validate import Scores
 
 CHECKPOINT_EVERY = 120.0  # [s]
@@ -56,19 +55,21 @@ OnScores = Callable[[nn.Module, State, Scores], None]
 
 
 def train(
-    lesson: Lesson,
-    examples: Path,
-    held_out: Sequence[Path],
+    lesson: Lesson[Source, Lot, Sample],
+    source: Source,
+    held_out: Sequence[Sample],
     checkpoint: Path,
     steps: int | None = None,
     tell: Tell | None = None,
     on_scores: OnScores | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> nn.Module:
     """Train until the budget is spent (or for ``steps``) and return the mean network.
 
-    ``examples`` is the folder of `Example` files, ``held_out`` are those that scores are taken on.
+    ``source`` is what is learned from, ``held_out`` is what scores are taken on. Time is
+    that of ``clock`` [s], by default the monotonic one.
     """
-    recipe = lesson.recipe
+    recipe, clock = lesson.recipe, clock or time.monotonic
     state = resume(checkpoint, lesson) if checkpoint.exists() else State()
     rng = np.random.default_rng([recipe.seed, state.step])
     saved = scored = state.elapsed
@@ -77,17 +78,17 @@ def train(
     def unfinished() -> bool:
         return state.elapsed < recipe.budget and (steps is None or state.step < steps)
 
-    with closing(lesson.batches(examples, rng)) as batches:
+    with closing(lesson.batches(source, rng)) as batches:
         if unfinished():
-            state.recipe, state.data = recipe.describe(), data_in(examples)
+            state.recipe, state.data = recipe.describe(), lesson.data_in(source)
         while unfinished():
-            start = time.monotonic()
+            start = clock()
             progress = state.elapsed / recipe.budget
-            rate = rate_at(progress, recipe.rate)
+            rate = recipe.rate_at(progress)
             for optimizer in lesson.optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            loss = lesson.step(next(batches).to(lesson.device), progress)
+            loss = lesson.step(next(batches), progress)
             state.step += 1
             lesson.follow(min(recipe.average, state.step / (state.step + 10)))
             if not math.isfinite(loss):
@@ -95,7 +96,7 @@ def train(
                     f"step {state.step}: the loss is {loss}; repeat the command to go on from the last "
                     f"checkpoint ({checkpoint}), with another --seed"
                 )
-            state.elapsed += time.monotonic() - start
+            state.elapsed += clock() - start
             losses.append(loss)
             drawn = state.curve[-1][0] if state.curve else 0.0
             if state.elapsed - drawn >= recipe.budget / CURVE_POINTS or not unfinished():
@@ -115,15 +116,12 @@ def train(
     return lesson.mean
 
 
-def rate_at(progress: float, highest: float) -> float:
-    """Return the learning rate at a share of the budget: linear warm-up, then a cosine to zero."""
-    warm = 1 / 40
-    if progress < warm:
-        return highest * (0.02 + 0.98 * progress / warm)
-    return highest * (0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - warm) / (1 - warm)))) + 1e-7
-
-
-def score(lesson: Lesson, held_out: Sequence[Path], state: State, on_scores: OnScores | None) -> None:
+def score(
+    lesson: Lesson[Source, Lot, Sample],
+    held_out: Sequence[Sample],
+    state: State,
+    on_scores: OnScores | None,
+) -> None:
     """Take scores on the examples held out and write them into the history."""
     scores = lesson.validate(lesson.mean, held_out)
     state.history.append({"step": state.step, "elapsed": round(state.elapsed, 1), **scores[lesson.own]})
@@ -134,7 +132,7 @@ def score(lesson: Lesson, held_out: Sequence[Path], state: State, on_scores: OnS
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def save(path: Path, lesson: Lesson, state: State) -> None:
+def save(path: Path, lesson: AnyLesson, state: State) -> None:
     """Write a checkpoint as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -163,7 +161,7 @@ def save(path: Path, lesson: Lesson, state: State) -> None:
         raise unwritable(path, error) from error
 
 
-def resume(path: Path, lesson: Lesson) -> State:
+def resume(path: Path, lesson: AnyLesson) -> State:
     """Load a checkpoint into the networks and optimizers of a lesson, and return where the run was.
 
     What the run had no part for until now (a discriminator that joins in) begins anew.

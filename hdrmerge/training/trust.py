@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..entrust import FRAME_PLANES, REFERENCE_PLANES
 from ..networks.trust import mix
 from .batches import Batch
-from .lesson import Axes, Lesson, Recipe
+from .lesson import Axes, ExampleLesson, Recipe
 from .losses import log_error, regions_of
 
 
@@ -32,7 +32,7 @@ class TrustRecipe(Recipe):
         )
 
 
-class TrustLesson(Lesson):
+class TrustLesson(ExampleLesson):
     """Errors in decibels, of the corrected blend and of the blend; in bfloat16 where that is safe."""
 
     recipe: TrustRecipe

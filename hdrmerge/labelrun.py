@@ -1,0 +1,168 @@
+"""A training on brackets without a truth: from folders to a weights file.
+
+paths -> brackets -> labels -> pairs, or brackets photographed again -> lesson -> weights file
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .console import count, say
+from .errors import InputError, NetworkError
+from .options import response_of
+from .trainingbar import show_making
+from .trainingrun import Run, give, make_all, processors
+
+if TYPE_CHECKING:
+    from .training.label_sets import LabelSet
+    from .training.lesson import Recipe
+    from .training.pairs import Pair, Subset
+
+DEFAULT_WIDTH = 64  # the paper's
+HELD_OUT = 12  # pairs of each subset to take scores on
+RETAKEN_ASIDE = 24  # brackets photographed again, to take scores on
+FINE_RATE = 3e-4  # of a network that goes on from what it is
+REASONS = 12  # brackets that are named one by one
+
+
+@dataclass(frozen=True)
+class LabelRun(Run):
+    """What is asked for where labels are made from a user's brackets."""
+
+    paths: list[Path]
+    labels: Path | None
+    as_captured: bool
+    quantile: float
+    agreement: float
+    recursive: bool
+    gap: float | None
+    per_set: int | None
+    response: str
+    rate: float | None
+    batch: int
+    brackets: int
+    workers: int | None
+
+    @property
+    def home(self) -> Path:
+        """Where labels are kept."""
+        return self.labels or self.resumed.parent / "labels"
+
+    def paint(self, architecture: str, width: int | None, subsets: tuple[Subset, ...]) -> None:
+        """Teach a network that paints."""
+        from .training.self_supervised import SelfSupervisedLesson, SelfSupervisedRecipe
+
+        def prepare(common: dict[str, Any]) -> Recipe:
+            found, config = self.design() or (architecture, {"width": DEFAULT_WIDTH})
+            if found != architecture:
+                raise NetworkError(f"{self.init or self.resumed}: holds a {found}, not a {architecture}")
+            config |= {} if width is None else {"width": width}
+            common |= {"batch": self.batch} | ({} if self.rate is None else {"rate": self.rate})
+            return SelfSupervisedRecipe(architecture, config, subsets=subsets, **common)
+
+        lesson = self.begin(SelfSupervisedLesson, prepare)
+        learned, aside = self.labelled()
+        give(self, lesson, learned, held_out_of(aside))
+
+    def judge(self) -> None:
+        """Teach `trust`, from where it is, on new photographs of what the brackets show."""
+        from .training.retake import Retake
+        from .training.trust import TrustLesson, TrustRecipe
+        from .weights import find
+
+        def prepare(common: dict[str, Any]) -> Recipe:
+            found, config = run.design() or ("trust", {})
+            return TrustRecipe(found, config, rate=self.rate or FINE_RATE, batch=self.batch, **common)
+
+        run = self if self.init or self.resumed.exists() else replace(self, init=find("trust"))
+        lesson = run.begin(TrustLesson, prepare)
+        learned, aside = self.labelled()
+        folders = self.home / "train", self.home / "held_out"
+        orders = [
+            Retake(of.folder, folder, bool(whole), self.seed, names=tuple(of.brackets))
+            for whole, (of, folder) in enumerate(zip((learned, aside), folders, strict=True))
+        ]
+        wanted = self.brackets, RETAKEN_ASIDE
+        if self.steps != 0:
+            make_all(orders, wanted, self.workers or processors(), self.quiet)
+        give(run, lesson, folders[0], sorted(folders[1].glob("*.npy"))[:RETAKEN_ASIDE])
+
+    # --- labels -----------------------------------------------------------------------------------
+
+    def labelled(self) -> tuple[LabelSet, LabelSet]:
+        """Make the labels that are missing; return those to learn from, and those to take scores on."""
+        from .folder import plan
+        from .pipeline import MergeOptions
+        from .training.label_sets import WHAT_TO_SHOOT, LabelOptions, make_labels, set_aside
+        from .training.pseudo_labels import Rules
+
+        found = plan(self.paths, self.recursive, self.gap, self.per_set)
+        files = [[shot.path for shot in one.shots] for one in found.grouping.sets]
+        if not files:
+            raise InputError(f"{self.paths[0]}: no brackets there; {WHAT_TO_SHOOT}")
+        options = LabelOptions(
+            Rules(quantile=self.quantile, agreement=self.agreement),
+            aligned=not self.as_captured,
+            seed=self.seed,
+            merge=MergeOptions(response=response_of(self.response)),
+        )
+        with show_making("brackets labelled", not self.quiet) as tell:
+            made = make_labels(files, self.home, options, lambda done, total, reason: tell(done, total))
+        learned, aside = set_aside(made)
+        if not self.quiet:
+            describe(made, aside)
+        return learned, aside
+
+
+def describe(labels: LabelSet, aside: LabelSet) -> None:
+    """Say on stderr what labels there are, which brackets give nothing, and draw a sheet of each subset."""
+    for subset, patches, what in labels.table():
+        say(f"{subset:4} {patches:7,} patches  {what}")
+    reasons = labels.reasons()
+    for path, reason in list(reasons.items())[:REASONS]:
+        say(f"{path}: nothing to learn from: {reason}")
+    if len(reasons) > REASONS:
+        say(f"and {len(reasons) - REASONS} more, see the .json files of {labels.folder}")
+    sheets = draw_sheets(labels)
+    say(f"pictures: {', '.join(str(path) for path in sheets)}")
+    if aside.brackets:
+        say(f"set aside to take scores on: {count(len(aside.brackets), 'bracket')}")
+
+
+def draw_sheets(labels: LabelSet) -> list[Path]:
+    """Draw examples of each subset, as the paper's figures 6 to 9, and return the pictures."""
+    import numpy as np
+
+    from .training.pairs import SUBSETS, draw_sheet
+
+    drawn = []
+    for subset in SUBSETS:
+        if pairs := labels.examples(subset, np.random.default_rng(0)):
+            drawn.append(labels.folder / f"{subset}.png")
+            draw_sheet(pairs, drawn[-1])
+    return drawn
+
+
+def held_out_of(labels: LabelSet) -> list[Pair]:
+    """Draw pairs to take scores on, the same every time."""
+    import numpy as np
+
+    from .training.pairs import SUBSETS
+
+    rng, counts = np.random.default_rng(0), labels.counts()
+    return [labels.draw(rng, (subset,)) for _ in range(HELD_OUT) for subset in SUBSETS if counts[subset]]
+
+
+def subsets_of(text: str) -> tuple[Subset, ...]:
+    """Return what ``--subsets`` names."""
+    from .training.pairs import SUBSETS
+
+    wanted = [part.strip().upper() for part in text.split(",")]
+    chosen = tuple(subset for subset in SUBSETS if subset in wanted)
+    if not chosen or set(wanted) - set(SUBSETS):
+        raise typer.BadParameter(f"{text!r} is no list of {', '.join(SUBSETS)}", param_hint="--subsets")
+    return chosen
