@@ -23,13 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hdrmerge.align import Alignment, align
-from hdrmerge.calibrate import calibrate
+from hdrmerge.align import Alignment
 from hdrmerge.dataset import read_scene
 from hdrmerge.errors import HdrmergeError
 from hdrmerge.exposure import Float
 from hdrmerge.metrics import psnr_linear, psnr_mu
-from hdrmerge.pipeline import MergeOptions, load_bracket
 from hdrmerge.response import load, save
 from hdrmerge.simulate_files import write_jpegs
 from hdrmerge.training.camera import take_all
@@ -46,7 +44,7 @@ from hdrmerge.training.self_supervised import (
     limited,
 )
 from hdrmerge.training.train import train
-from hdrmerge.training.triplets import Series, in_line
+from hdrmerge.training.triplets import in_line, read_series
 
 SIZE = (480, 672)  # (H, W) of a frame
 STEPS_EV = (1.5, 3.2)  # between two frames
@@ -104,13 +102,10 @@ class Known:
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Known:
         """Read the files as a merge does, and their truth as it looks under the curve that was found."""
-        loaded = load_bracket(paths, MergeOptions())
-        alignments = align(loaded.proxies, loaded.bracket.reference)
-        found = calibrate(loaded.bracket, loaded.proxies, alignments, "auto", "exif")
+        series, found = read_series(paths, aligned=True)
         used = [alignment for alignment in found.alignments if alignment.used]
         if len(used) < 3:
             raise HdrmergeError(f"{paths[0].parent}: only {len(used)} frames can be aligned")
-        series = Series.of(found.bracket, found.proxies, found.alignments, aligned=True)
         home = paths[0].parent
         stored = np.load(home / "truth.npy").astype(np.float32)
         curve = found.bracket.reference_frame.response
@@ -155,12 +150,13 @@ def learn(
     name: str, source: Pairs, options: argparse.Namespace, subsets: tuple[Subset, ...]
 ) -> SelfSupervisedLesson:
     """Train one network, or go on with it."""
-    config = {"width": options.width}
+    config = {"width": options.width, "residual": not options.paper}
     recipe = SelfSupervisedRecipe(
         options.network, config, float(options.steps), options.rate, options.batch, subsets=subsets
     )
     lesson = SelfSupervisedLesson(recipe)
-    folder = options.folder / f"{options.network}{options.width}-{options.steps}"
+    form = "paper" if options.paper else "residual"
+    folder = options.folder / f"{options.network}{options.width}-{form}-{options.steps}"
     train(lesson, source, [], folder / f"{name}.safetensors", clock=one_a_step())
     return lesson
 
@@ -201,6 +197,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--network", default="unet")
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--paper", action="store_true", help="no residual to the reference's codes")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument(

@@ -52,15 +52,18 @@ class LabelRun(Run):
         """Where labels are kept."""
         return self.labels or self.resumed.parent / "labels"
 
-    def paint(self, architecture: str, width: int | None, subsets: tuple[Subset, ...]) -> None:
+    def paint(
+        self, architecture: str, width: int | None, residual: bool | None, subsets: tuple[Subset, ...]
+    ) -> None:
         """Teach a network that paints."""
         from .training.self_supervised import SelfSupervisedLesson, SelfSupervisedRecipe
 
         def prepare(common: dict[str, Any]) -> Recipe:
-            found, config = self.design() or (architecture, {"width": DEFAULT_WIDTH})
+            found, config = self.design() or (architecture, {"width": DEFAULT_WIDTH, "residual": True})
             if found != architecture:
                 raise NetworkError(f"{self.init or self.resumed}: holds a {found}, not a {architecture}")
-            config |= {} if width is None else {"width": width}
+            stated = {"width": width, "residual": residual}
+            config |= {name: value for name, value in stated.items() if value is not None}
             common |= {"batch": self.batch} | ({} if self.rate is None else {"rate": self.rate})
             return SelfSupervisedRecipe(architecture, config, subsets=subsets, **common)
 
@@ -82,13 +85,13 @@ class LabelRun(Run):
         lesson = run.begin(TrustLesson, prepare)
         learned, aside = self.labelled()
         folders = self.home / "train", self.home / "held_out"
-        orders = [
+        jobs = [
             Retake(of.folder, folder, bool(whole), self.seed, names=tuple(of.brackets))
             for whole, (of, folder) in enumerate(zip((learned, aside), folders, strict=True))
+            if of.brackets
         ]
-        wanted = self.brackets, RETAKEN_ASIDE
         if self.steps != 0:
-            make_all(orders, wanted, self.workers or processors(), self.quiet)
+            make_all(jobs, (self.brackets, RETAKEN_ASIDE), self.workers or processors(), self.quiet)
         give(run, lesson, folders[0], sorted(folders[1].glob("*.npy"))[:RETAKEN_ASIDE])
 
     # --- labels -----------------------------------------------------------------------------------
@@ -102,6 +105,12 @@ class LabelRun(Run):
 
         found = plan(self.paths, self.recursive, self.gap, self.per_set)
         files = [[shot.path for shot in one.shots] for one in found.grouping.sets]
+        if found.grouping.left_out and not self.quiet:
+            number = len(found.grouping.left_out)
+            say(
+                f"{count(number, 'photograph')} {'is' if number == 1 else 'are'} in no bracket; "
+                "hdrmerge inspect says why"
+            )
         if not files:
             raise InputError(f"{self.paths[0]}: no brackets there; {WHAT_TO_SHOOT}")
         options = LabelOptions(

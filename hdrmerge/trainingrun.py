@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .training.lesson import Lesson, Recipe
-    from .training.make import Made, Order
+    from .training.make import Job, Made
     from .training.train import State
     from .training.validate import Scores
 
@@ -141,7 +141,7 @@ class SceneRun(Run):
         files = sorted(self.folders[1].glob("*.npy"))[: self.held_out]
         give(self, lesson, self.folders[0], files)
 
-    def _say_aside(self, orders: Sequence[Order]) -> None:
+    def _say_aside(self, orders: Sequence[Job]) -> None:
         """Name the scenes that are set aside, where the program chose them."""
         from .training.make import brackets_in
         from .training.scenes import VALIDATION, scene_files
@@ -154,16 +154,16 @@ class SceneRun(Run):
                 say(f"set aside to take scores on: {', '.join(aside)}")
 
 
-def make_all(orders: Sequence[Order], wanted: Sequence[int], workers: int, quiet: bool) -> None:
+def make_all(jobs: Sequence[Job], wanted: Sequence[int], workers: int, quiet: bool) -> None:
     """Make the examples that are missing: to train on, and held out."""
     from .training.make import brackets_in, make_examples
 
-    for order, number, what in zip(orders, wanted, ("training", "held-out"), strict=True):
-        missing = len(brackets_in(order.folder)) < number
+    for job, number, what in zip(jobs, wanted, ("training", "held-out"), strict=False):
+        missing = len(brackets_in(job.folder)) < number
         with show_making(f"{what} examples", not quiet) as tell:
-            made = make_examples(order, number, workers, tell)
+            made = make_examples(job, number, workers, tell)
         if missing and not quiet:
-            _say_made(order.folder, made)
+            _say_made(job.folder, made)
 
 
 def _say_made(folder: Path, made: Made) -> None:

@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from hdrmerge import cli_train, trainingrun, weights
 from hdrmerge.errors import NetworkError
+from hdrmerge.simulate import simulate_bracket
+from hdrmerge.simulate_files import write_pngs
 from hdrmerge.trainingbar import TrainingBar
 from hdrmerge.trainingrun import config_of, seconds_of
 
@@ -226,6 +229,87 @@ def test_hdrgan_shares_the_examples_and_goes_on(small: list[str], monkeypatch: p
     result = run(*plain, "-o", "wrong.onnx", "--init", "mine.onnx")
     assert result.exit_code == 1
     assert "'hdrgan' is learned in another way" in result.stderr
+
+
+# --- from brackets without a truth ----------------------------------------------------------------
+
+
+def unaided(*arguments: str) -> Result:
+    return CliRunner().invoke(cli_train.app, ["self-supervised", *arguments])
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--width", "6"), "no multiple of 4"),
+        (("--width", "8", "--network", "resnet"), "no multiple of 16"),
+        (("--width", "16", "--network", "trust"), "trust has no width"),
+        (("--subsets", "ED,XD"), "no list of ED, EDM, MD, MDM"),
+        (("--network", "hdrgan"), "'hdrgan' is not one of"),
+        (("--quantile", "0.2"), "--quantile"),
+    ],
+)
+def test_wrong_usage_of_labels_is_told(arguments: tuple[str, ...], said: str) -> None:
+    result = unaided("photos", "-o", "a.onnx", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ramp: np.ndarray, elsewhere: np.ndarray) -> Path:
+    """A folder of four brackets, one of small frames, and two frames exposed alike."""
+    pytest.importorskip("torch", reason="training needs the extra train")
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    size = (192, 256)
+    for name, scene, other in (("a", ramp, elsewhere), ("b", elsewhere, ramp)):
+        for number in (1, 2):
+            sim = simulate_bracket(scene, rng, size=size, movers=[other], saturated_share=0.1 * number)
+            write_pngs(sim, Path("photos", f"{name}{number}"))
+    write_pngs(simulate_bracket(ramp, rng, size=(96, 128)), Path("photos", "small"))
+    write_pngs(simulate_bracket(ramp, rng, size=size, frames=2, step_ev=0.4), Path("photos", "alike"))
+    return Path("photos")
+
+
+def test_from_brackets_to_a_weights_file(photos: Path) -> None:
+    options = ["-r", "-o", "mine.onnx", "--width", "4", "--batch", "2", "--device", "cpu", "--rate", "1e-3"]
+    result = unaided(str(photos), *options, "--steps", "3")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "mine.onnx\n"
+    said = " ".join(result.stderr.split())
+    for words in (
+        "patches light added by",
+        "as captured:",
+        "nothing to learn from: its frames, at 128 x 96 px, are smaller than a patch of 128 px",
+        "2 photographs are in no bracket; hdrmerge inspect says why",
+        "set aside to take scores on: ",  # how many of so few, the hash of their paths decides
+        "3 steps",
+    ):
+        assert words in said
+    sheets = {path.name for path in Path("labels").glob("*.png")}
+    assert {"ED.png", "EDM.png", "MD.png", "MDM.png"} == sheets
+    card = weights.read_card(Path("mine.onnx"))
+    assert card["architecture"] == "unet"
+    assert card["config"] == {"width": 4, "residual": True}
+    assert " without a truth: " in card["data"]
+    assert card["metrics"]["psnr_mu"] > 10
+
+    again = unaided(str(photos), *options, "--steps", "4", "--force")  # labels are there, the run goes on
+    assert again.exit_code == 0, again.output
+    assert weights.read_card(Path("mine.onnx"))["steps"] == 4
+    other = unaided(str(photos), *options[:-2], "--steps", "1", "--force", "--agreement", "40")
+    assert other.exit_code == 1
+    assert "differ in 'rules'" in other.stderr
+
+
+def test_a_folder_that_teaches_nothing_says_what_to_shoot(photos: Path) -> None:
+    Path("empty").mkdir()
+    for folder in (str(photos / "alike"), str(photos / "small"), "empty"):
+        result = unaided(folder, "-o", "mine.onnx", "--width", "4")
+        assert result.exit_code == 1
+        assert "shoot three frames or more" in result.stderr
+    assert not Path("mine.onnx").exists()
 
 
 def test_a_device_that_is_not_there_is_told() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from hdrmerge.align import align
 from hdrmerge.errors import InputError
+from hdrmerge.exposure import srgb_decode
 from hdrmerge.form import StatedExposures
 from hdrmerge.pipeline import MergeOptions
 from hdrmerge.proxy import shrink
@@ -226,3 +227,28 @@ def test_a_folder_says_how_it_was_made(labels: LabelSet) -> None:
     said = json.loads((labels.folder / "labels.json").read_text())
     assert said["rules"]["patch"] == 64
     assert said["aligned"] is False
+
+
+def test_how_a_bracket_was_taken(labels: LabelSet) -> None:
+    three, two = (labels.taken(number) for number in range(2))
+    assert three.exposures == pytest.approx([0.25, 1.0, 4.0], rel=0.05)
+    assert (three.reference, three.block, three.quality) == (1, 1, None)
+    assert (len(two.exposures), two.reference, two.quality) == (2, 0, 95)
+    codes = np.linspace(0.2, 0.9, 8, dtype=np.float32)[:, None].repeat(3, axis=1)
+    light = three.curve.decode(np.rint(codes[None] * 255).astype(np.uint8))[0]
+    assert np.abs(np.log2(light / srgb_decode(codes))).max() < 0.2  # the simulated camera's is sRGB's
+    assert all(len(curve.table) in (256, 4097) for curve in (three.curve, two.curve))
+
+
+def test_an_older_folder_does_not_say_it(labels: LabelSet) -> None:
+    old = LabelSet(labels.folder)
+    for entry in old.brackets.values():
+        del entry["taken"]
+    with pytest.raises(InputError, match=r"\.json: does not say how its bracket was taken.*delete the"):
+        old.taken(0)
+
+
+def test_static_is_what_is_fused(labels: LabelSet) -> None:
+    static, (_, holds) = labels.static(0), labels.label(0)
+    assert 0.1 < static.mean() < 1.0
+    assert not (static & ~holds).any()

@@ -34,11 +34,14 @@ def inputs(height: int, width: int, batch: int = 1, seed: int = 0) -> dict[str, 
     }
 
 
-def network(architecture: str, width: int | None = None) -> Composition:
+def network(architecture: str, width: int | None = None, residual: bool = False) -> Composition:
     """Return a network of which every part matters, and whose normalisation has seen something."""
     torch.manual_seed(1)
-    made = build(architecture, {"width": width or NARROW[architecture]}).requires_grad_(False)
+    config = {"width": width or NARROW[architecture], "residual": residual}
+    made = build(architecture, config).requires_grad_(False)
     for layer in made.modules():
+        if isinstance(layer, Single):
+            layer.reset_parameters()
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.weight.uniform_(0.5, 1.5)
             layer.bias.uniform_(-0.2, 0.2)
@@ -139,6 +142,38 @@ def test_the_residual_is_not_bounded(architecture: str) -> None:
         assert made(**three).abs().max() > 2
 
 
+def test_untrained_the_residual_form_is_the_reference(architecture: str) -> None:
+    made = build(architecture, {"width": NARROW[architecture], "residual": True}).eval()
+    given = inputs(32, 48)
+    given["linear"][:, :, :4] = 0.0
+    np.testing.assert_allclose(made(**given).detach().numpy(), given["linear"].numpy(), atol=2e-6)
+
+
+def test_the_residual_form_adds_code_values(architecture: str) -> None:
+    """An offset of the backbone, the same everywhere, is one of codes where the reference has no say."""
+    made = build(architecture, {"width": NARROW[architecture], "residual": True}).eval().requires_grad_(False)
+    last = [layer for layer in made.backbone.modules() if isinstance(layer, Single)][-1]
+    assert last.bias is not None
+    last.bias.fill_(0.1)
+    weigh = [layer for layer in made.blend.modules() if isinstance(layer, Single)][-1]
+    weigh.weight.zero_()
+    assert weigh.bias is not None
+    weigh.bias.fill_(-40.0)
+    given = inputs(32, 32)
+    found = made(**given).numpy()
+    np.testing.assert_allclose(found, (given["linear"].numpy() ** (1 / 2.2) + 0.1) ** 2.2, atol=1e-5)
+
+
+def test_the_residual_form_learns_in_the_dark(architecture: str) -> None:
+    """At radiance 0 gradients are finite, and not all 0."""
+    made = build(architecture, {"width": NARROW[architecture], "residual": True}).train()
+    given = inputs(32, 32, batch=2)
+    given["linear"][:] = 0.0
+    (made(**given) - 0.5).square().mean().backward()
+    gradients = [value.grad for value in made.parameters() if value.grad is not None]
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
 def test_outputs_have_no_steps_of_half_floats(architecture: str) -> None:
     made, three = network(architecture), inputs(16, 32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -234,31 +269,33 @@ def test_a_tile_with_the_halo_equals_the_whole(architecture: str, less: int) -> 
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return what writes each network once."""
     pytest.importorskip("onnx")
     folder, files = tmp_path_factory.mktemp("weights"), {}
 
-    def write(architecture: str) -> Path:
-        if architecture not in files:
-            made, path = network(architecture), folder / f"{architecture}.onnx"
+    def write(architecture: str, residual: bool = False) -> Path:
+        name = f"{architecture}{residual}"
+        if name not in files:
+            made, path = network(architecture, residual=residual), folder / f"{name}.onnx"
             axes = {name: {0: "B", 2: "H", 3: "W"} for name in (*PLANES, "radiance")}
             card: dict[str, Any] = {
                 "architecture": architecture,
-                "config": {"width": NARROW[architecture]},
+                "config": {"width": NARROW[architecture], "residual": residual},
                 "halo": made.halo,
                 "multiple": made.multiple,
             }
             weights.save(made, inputs(32, 48), ["radiance"], axes, path, card)
-            files[architecture] = path
-        return files[architecture]
+            files[name] = path
+        return files[name]
 
     return write
 
 
-def test_engines_agree_at_all_sizes(architecture: str, written: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_engines_agree_at_all_sizes(architecture: str, residual: bool, written: Callable[..., Path]) -> None:
     pytest.importorskip("onnxruntime")
-    file = written(architecture)
+    file = written(architecture, residual)
     onnx = open_engine(file, device="cpu", engine="onnxruntime", threads=1)
     native = open_engine(file, device="cpu", engine="torch", threads=1)
     assert onnx.card["inputs"] == list(PLANES)
@@ -272,7 +309,7 @@ def test_engines_agree_at_all_sizes(architecture: str, written: Callable[[str], 
         assert results[0].std() > 0.05
 
 
-def test_the_file_holds_the_network(architecture: str, written: Callable[[str], Path]) -> None:
+def test_the_file_holds_the_network(architecture: str, written: Callable[..., Path]) -> None:
     """Its normalisation as it is, and half floats of the rest."""
     read, state = weights.load_state(written(architecture)), network(architecture).state_dict()
     state = {name: values for name, values in state.items() if not name.endswith("num_batches_tracked")}

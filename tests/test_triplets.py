@@ -46,7 +46,7 @@ def test_no_more_triplets_than_asked_for() -> None:
 
 
 def test_a_bracket_is_read_as_a_merge_reads_it(taken: Simulated, tmp_path: Path) -> None:
-    series = read_series(write_pngs(taken, tmp_path))
+    series, _ = read_series(write_pngs(taken, tmp_path))
     assert series.reference == 1
     assert series.levels == 256
     assert [code.shape for code in series.codes] == [(192, 256, 3)] * 3

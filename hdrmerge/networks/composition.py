@@ -14,13 +14,20 @@ Out: (B, 3, H, W) radiance, linear, W * linear + (1 - W) * R; not bounded, whoev
 
 What the paper states: the inputs of both branches, that the backbone's output is called a residual, and a
 weighted sum of it and the reference. What it leaves open, and is chosen here: that codes are gamma codes,
-the luma of the mask, the form of the sum, the sigmoid, and no last activation of the backbone.
+the luma of the mask, the form of the sum, the sigmoid, and what R is. It is one of two:
+
+- ``residual``: what is added to the reference, as code values: R = (linear ^ (1 / gamma) + backbone) ^ gamma.
+  Untrained it is the reference, and a small error is as small to the eye in the dark as in the light.
+- else the backbone's output itself, linear, without an activation.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+GAMMA = 2.2  # of code values, as in `painter`
+DARKEST = 1e-7  # of radiance and codes to a power, so that gradients are finite
 
 
 class Single(nn.Conv2d):
@@ -55,17 +62,26 @@ class Blend(nn.Sequential):
 class Composition(nn.Module):
     """See the module's docstring; ``halo`` and ``multiple`` [px] are those of the backbone."""
 
-    def __init__(self, backbone: nn.Module, blend: Blend, halo: int, multiple: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, blend: Blend, halo: int, multiple: int, residual: bool = False
+    ) -> None:
         super().__init__()
-        self.halo, self.multiple = halo, multiple
+        self.halo, self.multiple, self.residual = halo, multiple, residual
         self.backbone, self.blend = backbone, blend
+        if residual:
+            last = next(layer for layer in reversed(list(backbone.modules())) if isinstance(layer, Single))
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, frames: Tensor, masked: Tensor, linear: Tensor) -> Tensor:
-        weights, residual = self.parts(frames, masked)
-        return weights * linear + (1 - weights) * residual
+        weights, found = self.parts(frames, masked)
+        if self.residual:
+            code = linear.clamp(min=DARKEST) ** (1 / GAMMA) + found
+            found = code.clamp(min=DARKEST) ** GAMMA
+        return weights * linear + (1 - weights) * found
 
     def parts(self, frames: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """Return W, (B, 1 or 3, H, W), and R, (B, 3, H, W)."""
+        """Return W, (B, 1 or 3, H, W), and what the backbone says, (B, 3, H, W)."""
         return self.blend(masked), self.backbone(frames)
 
 

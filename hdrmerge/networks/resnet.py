@@ -60,6 +60,11 @@ def reach() -> int:
 
 
 def build(config: Mapping[str, Any]) -> Composition:
-    """Return the network of a configuration; ``width``, a multiple of 16, is 64 in the paper."""
+    """Return the network of a configuration.
+
+    ``width``, a multiple of 16, is 64 in the paper; ``residual`` is as in `composition`, False unless stated.
+    """
     width = int(config.get("width", 64))
-    return Composition(ResNet(width), Blend(width // 4, 3 * width // 16, 1), reach(), MULTIPLE)
+    blend = Blend(width // 4, 3 * width // 16, 1)
+    residual = bool(config.get("residual", False))
+    return Composition(ResNet(width), blend, reach(), MULTIPLE, residual)

@@ -88,7 +88,12 @@ def reach() -> int:
 
 
 def build(config: Mapping[str, Any]) -> Composition:
-    """Return the network of a configuration; ``width``, a multiple of 4, is 64 in the paper."""
+    """Return the network of a configuration.
+
+    ``width``, a multiple of 4, is 64 in the paper; ``residual`` is as in `composition`, False unless stated.
+    """
     width = int(config.get("width", 64))
     narrow = width // 4
-    return Composition(UNet(width), Blend(narrow, narrow, narrow, 3), reach(), MULTIPLE)
+    blend = Blend(narrow, narrow, narrow, 3)
+    residual = bool(config.get("residual", False))
+    return Composition(UNet(width), blend, reach(), MULTIPLE, residual)

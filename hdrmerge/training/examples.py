@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..align import Alignment, align
 from ..bracket import Bracket
-from ..calibrate import calibrate, with_response
+from ..calibrate import Calibrated, calibrate, with_response
 from ..entrust import FRAME_PLANES, gather_evidence
 from ..errors import InputError
-from ..exposure import Array, Float, Response, mu_law
+from ..exposure import Array, Float, NoiseModel, Response, mu_law
 from ..proxy import shrink
 from ..simulate import Simulated
 
@@ -90,9 +90,17 @@ def make_example(sim: Simulated, rng: np.random.Generator) -> Example | None:
     alignments = align(proxies, bracket.reference)
     if rng.random() < 1 / 6:
         alignments = [_nudged(a, k == bracket.reference, rng) for k, a in enumerate(alignments)]
-    calibrated = calibrate(bracket, proxies, alignments, response)
-    bracket, proxies, alignments = calibrated.bracket, calibrated.proxies, calibrated.alignments
-    evidence = gather_evidence(bracket.frames, proxies, alignments, bracket.reference)
+    return example_of(sim, calibrate(bracket, proxies, alignments, response))
+
+
+def example_of(sim: Simulated, found: Calibrated, noise: NoiseModel | None = None) -> Example | None:
+    """Return what a network sees of calibrated frames, beside the truth; None where only one is left.
+
+    The ``noise`` that is believed of them is their own unless stated.
+    """
+    bracket = found.bracket
+    frames = [frame if noise is None else replace(frame, noise=noise) for frame in bracket.frames]
+    evidence = gather_evidence(frames, found.proxies, found.alignments, bracket.reference)
     if evidence is None:
         return None
     peak = 1.0 / min(1.0, *(sight.view.ratio for sight in evidence.sights))

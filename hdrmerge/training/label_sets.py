@@ -23,18 +23,21 @@ from numpy.typing import NDArray
 
 from ..bracket import Bracket, Frame, Shot
 from ..errors import HdrmergeError, InputError
-from ..exposure import Array, Float, Mask, NoiseModel, Response
+from ..exposure import RESPONSES, Array, Float, Mask, NoiseModel, Response
 from ..pipeline import MergeOptions
 from ..write import unwritable, write_text
 from .pairs import SUBSETS, Pair, Subset, captured_pair, lit_pair, window
 from .pseudo_labels import REFERENCE, Kind, Labelled, Patch, Rules, Triplet, known, label_triplet
 from .reexposure import decode, line_mask, saturated, transferred_mask
-from .triplets import LEAST_APART, choose_triplets, read_series
+from .triplets import LEAST_APART, Series, choose_triplets, read_series
 
 WHAT_TO_SHOOT = (
     "shoot three frames or more, 1 to 3 EV apart, whose middle one is neither black nor white in most places"
 )
 ORIGIN = "labels.json"
+CURVE = 256  # codes at which a curve without a name is kept
+LUMA_TABLE = 3688  # sum of ITU-T T.81, table K.1: the steps of quality 50
+ASIDE, FEW = 8, 4  # one bracket in so many is set aside; of fewer than so many, none
 
 Tell = Callable[[int, int, str], None]
 """Called with the number of brackets done, of all, and what became of the last."""
@@ -100,6 +103,23 @@ def make_labels(
     return made
 
 
+def set_aside(made: LabelSet) -> tuple[LabelSet, LabelSet]:
+    """Divide labels into those to learn from and those to take scores on: one bracket in eight, by its name.
+
+    Of four brackets or more that give anything at least one is set aside, of fewer none.
+    """
+    useful = sorted(name for name, entry in made.brackets.items() if entry["triplets"])
+    aside = [name for name in useful if int(name, 16) % ASIDE == 0]
+    if len(useful) < FEW:
+        aside = []
+    elif not aside or len(aside) == len(useful):
+        aside = useful[:1]
+    return (
+        LabelSet(made.folder, [name for name in useful if name not in aside]),
+        LabelSet(made.folder, aside),
+    )
+
+
 def name_of(paths: Sequence[str | os.PathLike[str]], merge: MergeOptions | None = None) -> str:
     """Return the name of a bracket in a folder: another one when a file changes, or how it is read."""
     merge = merge or MergeOptions()
@@ -132,8 +152,9 @@ def _claim(folder: Path, options: LabelOptions) -> None:
 def _make(paths: Sequence[str | os.PathLike[str]], folder: Path, name: str, options: LabelOptions) -> None:
     """Write the files of one bracket, the .json last."""
     made, reason = [], ""
+    taken: dict[str, Any] = {}
     try:
-        read = read_series(paths, options.merge, options.aligned)
+        read, taken = _read(paths, options)
         stops = [float(stop) for stop in np.log2(read.exposures)]
         triplets = choose_triplets(stops, read.reference, options.triplets)
         if not triplets:
@@ -165,8 +186,42 @@ def _make(paths: Sequence[str | os.PathLike[str]], folder: Path, name: str, opti
         "paths": [str(path) for path in paths],
         "reason": "" if made else reason,
         "triplets": made,
+        "taken": taken,
     }
     write_text(json.dumps(entry), folder / f"{name}.json")
+
+
+def _read(paths: Sequence[str | os.PathLike[str]], options: LabelOptions) -> tuple[Series, dict[str, Any]]:
+    """Read a bracket; also return what `Taken` says of it, as plain values."""
+    read, found = read_series(paths, options.merge, options.aligned)
+    own = found.bracket.reference_frame
+    curve: dict[str, Any] = {"name": own.response.name}
+    named = RESPONSES.get(own.response.name)
+    if named is None or not np.array_equal(Response.named(own.response.name).table, own.response.table):
+        curve["linear"] = [[float(f"{v:.6g}") for v in row] for row in own.response.sampled(CURVE)]
+    return read, {
+        "exposures": [exposure / read.exposures[read.reference] for exposure in read.exposures],
+        "reference": read.reference,
+        "noise": [[noise.photon, noise.read] for noise in read.noise],
+        "curve": curve,
+        "block": found.proxies[found.bracket.reference].factor,
+        "quality": _quality(own.shot.path),
+    }
+
+
+def _quality(path: Path) -> int | None:
+    """Return the quality, as libjpeg counts, of a JPEG file by its table for the luma; None for others."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            tables = getattr(image, "quantization", None)
+    except OSError:  # RAW
+        return None
+    if not tables or 0 not in tables:
+        return None
+    percent = 100 * sum(tables[0]) / LUMA_TABLE
+    return int(np.clip(round(100 - percent / 2 if percent <= 100 else 5000 / percent), 1, 100))
 
 
 def _why(labelled: Labelled, triplet: Triplet, rules: Rules) -> str:
@@ -206,6 +261,38 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 # --- what is drawn from it ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """How the frames of a bracket that show the same were taken, shortest exposure first.
+
+    ``exposures`` are relative to the reference's; ``noise`` is what the program believes of blocks of
+    ``block`` x ``block`` px, which labels are made of; ``curve`` is the response that was found, ``quality``
+    that of JPEG files.
+    """
+
+    exposures: tuple[float, ...]
+    reference: int
+    noise: tuple[NoiseModel, ...]
+    curve: Response
+    block: int
+    quality: int | None
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Taken:
+        """Read it from the entry of a bracket in its folder."""
+        said = entry["taken"]
+        name, linear = said["curve"]["name"], said["curve"].get("linear")
+        curve = Response.named(name) if linear is None else Response(name, np.array(linear, np.float32))
+        return cls(
+            tuple(said["exposures"]),
+            int(said["reference"]),
+            tuple(NoiseModel(photon, read) for photon, read in said["noise"]),
+            curve,
+            int(said["block"]),
+            said["quality"],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +362,15 @@ class LabelSet:
             ("MD", static + dynamic, f"as captured: {static} static, fused; {dynamic} dynamic"),
             ("MDM", static + dynamic, "the same, camera moving"),
         ]
+
+    def describe(self) -> str:
+        """Return what there is, in a few words, for a card."""
+        static, dynamic, lit = (len(self._of[kind]) for kind in (Kind.STATIC, Kind.DYNAMIC, Kind.WELL))
+        brackets = sum(1 for entry in self.brackets.values() if entry["triplets"])
+        return (
+            f"{brackets} brackets without a truth: {static} static, {dynamic} dynamic and {lit} well-exposed "
+            f"patches of {self.patch} px"
+        )
 
     def draw(self, rng: np.random.Generator, subsets: Sequence[Subset] = SUBSETS) -> Pair:
         """Draw a pair of any of the ``subsets``, all their patches alike.
@@ -347,6 +443,27 @@ class LabelSet:
                     label[at] = records["label"][at]
                     holds[at] = known(label[at], stored.exposures[0])
         return label, holds
+
+    def static(self, number: int) -> Mask:
+        """Return where the label of a triplet is fused and exact, (H, W)."""
+        stored, records = self.triplets[number], self._records(number)
+        where = np.zeros(records.shape, np.bool_)
+        for top, left, kind in stored.patches:
+            if kind & Kind.STATIC:
+                at = slice(top, top + self.patch), slice(left, left + self.patch)
+                where[at] = known(records["label"][at], stored.exposures[0])
+        return where
+
+    def taken(self, number: int) -> Taken:
+        """Return how the bracket of a triplet was taken. Raises `InputError` for a folder of old."""
+        stored = self.triplets[number]
+        name = stored.path.stem.partition("_")[0]
+        if not self.brackets[name].get("taken"):
+            raise InputError(
+                f"{self.folder / name}.json: does not say how its bracket was taken, because an older "
+                "hdrmerge made it; delete the folder, and it will be made again"
+            )
+        return Taken.of(self.brackets[name])
 
     def _records(self, number: int) -> NDArray[Any]:
         if number not in self._open:

@@ -69,13 +69,14 @@ class Lesson(ABC, Generic[Source, Lot, Sample]):
 
     ``network`` is the one that is wanted, ``mean`` the plain copy that follows it and is kept. Scores have
     a row for each of ``rows`` and a column for each of ``regions``; ``own`` is the row of the network, told
-    beside those of ``rivals``, the first of which it is measured by. ``shown`` are the columns of the
-    picture.
+    beside those of ``rivals``, the first of which it is measured by; all are ``measure`` [dB]. ``shown`` are
+    the columns of the picture.
     """
 
     asks: ClassVar[str]  # the method by which an architecture shows that it is of this kind
     rows: ClassVar[tuple[str, ...]]
     regions: ClassVar[tuple[str, ...]] = REGIONS
+    measure: ClassVar[str] = "PSNR-mu"
     own: ClassVar[str]
     rivals: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]

@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]
 PANEL = (280, 432)  # (h, w) of a diagram [px]
 MARGIN = (30, 12, 26, 52)  # top, right, bottom, left of its axes [px]
 LARGEST = (216, 320)  # (h, w) of a sample at most [px]
-COLOURS = ((180, 110, 30), (40, 130, 230), (60, 60, 200), (90, 150, 60), (150, 60, 150))
+COLOURS = ((180, 110, 30), (40, 130, 230), (60, 60, 200), (90, 150, 60), (150, 60, 150), (110, 110, 110))
 BLACK, GREY = (40, 40, 40), (190, 190, 190)
 
 
@@ -51,7 +51,7 @@ def draw(
     held_out: Sequence[Sample],
 ) -> None:
     """Write the curves of a run and the results of its network on a few examples as a PNG."""
-    pictures = [diagrams(state, scores, lesson.rivals[0])]
+    pictures = [diagrams(state, scores, lesson.rivals[0], lesson.measure)]
     if held_out:
         pictures.append(samples(lesson, network, held_out))
     encoded, data = cv2.imencode(".png", _stacked(pictures))
@@ -69,8 +69,8 @@ def draw(
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def diagrams(state: State, scores: Scores, rival: str) -> Picture:
-    """Draw the loss, the held-out PSNR by region and the learning rate over the minutes of training."""
+def diagrams(state: State, scores: Scores, rival: str, measure: str = "PSNR-mu") -> Picture:
+    """Draw the loss, the held-out scores by region and the learning rate over the minutes of training."""
     minutes = [row[0] / 60 for row in state.curve]
     loss = list(zip(minutes, smoothed([row[1] for row in state.curve]), strict=True))
     rate = [(minute, row[2] * 1e3) for minute, row in zip(minutes, state.curve, strict=True)]
@@ -84,7 +84,7 @@ def diagrams(state: State, scores: Scores, rival: str) -> Picture:
     return np.hstack(
         [
             diagram("loss", [Line("", loss, COLOURS[0])]),
-            diagram(f"held-out PSNR-mu [dB], faint: {rival}", lines),
+            diagram(f"held-out {measure} [dB], faint: {rival}", lines),
             diagram("learning rate [1/1000]", [Line("", rate, COLOURS[0])]),
         ]
     )

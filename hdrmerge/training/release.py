@@ -50,7 +50,7 @@ def write_network(
         "data": "; ".join(filter(None, (data, state.data))) or UNKNOWN,
         "budget": f"{state.elapsed / 3600:.2f} h of training on {device}",
         "steps": state.step,
-        "metrics": metrics_of(scores, lesson.own, lesson.rivals),
+        "metrics": metrics_of(scores, lesson.own, lesson.rivals, lesson.measure),
         "version": __version__,
     }
     if commit := environment()["commit"]:
@@ -59,15 +59,15 @@ def write_network(
     return weights.check(path)
 
 
-def metrics_of(scores: Scores, own: str, rivals: Sequence[str]) -> dict[str, float]:
-    """Return PSNR-mu [dB] of the network by region, and its gain over each of the rivals."""
-    found = {}
+def metrics_of(scores: Scores, own: str, rivals: Sequence[str], measure: str = "PSNR-mu") -> dict[str, float]:
+    """Return the scores [dB] of the network by region, and its gain over each of the rivals."""
+    found, name = {}, measure.lower().replace("-", "_")
     for region, value in scores.get(own, {}).items():
         suffix = "" if region == "whole" else f"_{region}"
-        found[f"psnr_mu{suffix}"] = value
+        found[f"{name}{suffix}"] = value
         for other in rivals:
             found[f"over_{other}{suffix}"] = round(value - scores.get(other, {}).get(region, math.nan), 3)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 # --- the receptive field --------------------------------------------------------------------------

@@ -32,8 +32,8 @@ ALPHA = 0.2  # of the error of mu-law values beside that of linear ones, the pap
 DROPS = (0.70, 0.95)  # shares of the budget after which the rate is a tenth; epochs 210 and 285 of 300
 FAINTEST = 0.25  # radiance that a picture shows as white at least, so that noise in the dark stays dark
 
-BYTES_PER_PIXEL: Mapping[str, tuple[int, int]] = {"unet": (100, 30), "resnet": (100, 30), "grdn": (100, 30)}
-"""Architecture -> what inference takes of memory per pixel, and that for each of its ``width``."""
+BYTES_PER_PIXEL: Mapping[str, tuple[int, int]] = {"unet": (140, 28), "resnet": (160, 11), "grdn": (100, 38)}
+"""Architecture -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
 
 
 class Pairs(Protocol):

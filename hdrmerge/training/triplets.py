@@ -16,7 +16,7 @@ import numpy as np
 
 from ..align import Alignment, align
 from ..bracket import Bracket
-from ..calibrate import calibrate
+from ..calibrate import Calibrated, calibrate
 from ..exposure import Float, Mask, NoiseModel
 from ..pipeline import MergeOptions, load_bracket
 from ..proxy import Proxy, from_blocks
@@ -33,13 +33,13 @@ Members = tuple[int, int, int]
 
 def read_series(
     paths: Sequence[str | os.PathLike[str]], merge: MergeOptions | None = None, aligned: bool = False
-) -> Series:
+) -> tuple[Series, Calibrated]:
     """Read a bracket as a merge does; ``aligned`` as for `Series.of`. Raises an `HdrmergeError`."""
     merge = merge or MergeOptions()
     loaded = load_bracket(paths, merge)
     alignments = align(loaded.proxies, loaded.bracket.reference)
     found = calibrate(loaded.bracket, loaded.proxies, alignments, merge.response, merge.trust)
-    return Series.of(found.bracket, found.proxies, found.alignments, aligned)
+    return Series.of(found.bracket, found.proxies, found.alignments, aligned), found
 
 
 def choose_triplets(stops: Sequence[float], reference: int, most: int = 3) -> list[Members]:
