@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_evaluate, cli_folder, cli_networks, cli_train
+from . import __version__, cli_evaluate, cli_expand, cli_folder, cli_networks, cli_train
 from .console import Group, claim_streams, parts_of, print_verdicts, say, show_progress
 from .options import (
     Align,
@@ -309,6 +309,8 @@ def _write_json(path: Path | None, report: Report, outputs: list[Path], doubts: 
 
 app.command(no_args_is_help=True)(cli_folder.inspect)
 app.command(no_args_is_help=True)(cli_folder.batch)
+app.command(no_args_is_help=True)(cli_expand.expand)
+app.command(no_args_is_help=True)(cli_expand.bracket)
 app.command()(cli_networks.networks)
 app.command(no_args_is_help=True)(cli_evaluate.evaluate)
 app.add_typer(cli_train.app, name="train")

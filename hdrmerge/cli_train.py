@@ -11,7 +11,7 @@ import typer
 from .console import Group
 from .labelrun import LabelRun, subsets_of
 from .options import Curve, Device, Force, Gap, PerSet, Quiet, Recursive
-from .trainingrun import SceneRun, config_of, network_in
+from .trainingrun import Run, SceneRun, config_of, give, network_in
 
 if TYPE_CHECKING:
     from .training.lesson import Recipe
@@ -305,6 +305,14 @@ def self_supervised(
             show_default="that of the checkpoint, of --init, or 64, the paper's",
         ),
     ] = None,
+    residual: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual/--paper",
+            help="Add to the reference, or say everything as the paper's networks do; not of trust.",
+            show_default="that of the checkpoint, of --init, or --residual",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -383,7 +391,93 @@ def self_supervised(
     if network is Learner.trust:
         run.judge()
     else:
-        run.paint(network.value, width, chosen)
+        run.paint(network.value, width, residual, chosen)
+
+
+@app.command(no_args_is_help=True)
+def expand(
+    scenes: Scenes,
+    output: Output,
+    budget: Budget = "60m",
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Channels of the first network at full resolution; 16 in the paper.",
+            show_default="that of the checkpoint, of --init, or 8",
+        ),
+    ] = None,
+    deepest: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Times as many at the lowest resolution; 16 in the paper.",
+            show_default="that of the checkpoint, of --init, or 4",
+        ),
+    ] = None,
+    residual: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual/--paper",
+            help="Add to what arithmetic makes of the photograph, or paint all of it as in the paper.",
+            show_default="that of the checkpoint, of --init, or --residual",
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.0, metavar="X", help="The highest learning rate.")] = 1e-4,
+    batch: Annotated[int, typer.Option(min=2, metavar="N", help="Pairs of photographs a step.")] = 16,
+    size: Annotated[int, typer.Option(min=128, metavar="PX", help="Of the side of a patch.")] = 128,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Leave out what the wanted photograph clips; as the authors do.")
+    ] = False,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="Weights of VGG-19 (.safetensors, .onnx) for the perceptual loss.",
+            show_default="edges and SSIM at four scales instead",
+        ),
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Views of the scenes set aside to take scores on.")
+    ] = 40,
+    init: Init = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    steps: Steps = None,
+    seed: Seed = 0,
+    data: Data = "",
+    plot: Plot = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the network that shows one photograph at other exposures.
+
+    Pairs of photographs of one view are taken of your scenes at random
+    exposures, by cameras with curves and noise of their own. From each
+    the network learns to make the other; hdrmerge expand merges what it
+    makes. At the paper's width (--width 16 --deepest 16 --paper, 124 MB)
+    a GPU is needed.
+
+    Example: hdrmerge train expand --scenes scenes/train -o mine.onnx --rate 1e-3
+    """
+    run = Run.of(locals())
+    run.check()
+    from .training.exposures import SceneExposures
+    from .training.virtual_bracket import NARROW, VirtualBracketLesson, VirtualBracketRecipe
+
+    def prepare(common: dict[str, Any]) -> Recipe:
+        architecture, config = run.design() or ("virtual_bracket", dict(NARROW))
+        stated = {"width": width, "deepest": deepest, "residual": residual}
+        config |= {name: value for name, value in stated.items() if value is not None}
+        common |= {"rate": rate, "batch": batch, "size": size, "masked": masked, "vgg": vgg}
+        return VirtualBracketRecipe(architecture, config, **common)
+
+    lesson = run.begin(VirtualBracketLesson, prepare)
+    aside = SceneExposures.read(scenes, validation=True).held_out(held_out, 256)
+    give(run, lesson, SceneExposures.read(scenes), aside)
 
 
 def check_width(architecture: str, width: int | None) -> None:

@@ -53,6 +53,13 @@ NETWORKS = {
             sha256="",
             summary="paints where three frames disagree, as it learned from brackets without a truth",
         ),
+        Network(
+            name="virtual-bracket",
+            task="expand",
+            file="virtual-bracket.onnx",
+            sha256="",
+            summary="shows one photograph at other exposures, with what its highlights may have been",
+        ),
     )
 }
 
