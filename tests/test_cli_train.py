@@ -312,6 +312,26 @@ def test_a_folder_that_teaches_nothing_says_what_to_shoot(photos: Path) -> None:
     assert not Path("mine.onnx").exists()
 
 
+def test_a_photograph_is_learned_to_be_shown_at_other_exposures(small: list[str]) -> None:
+    def expand(*arguments: str) -> Result:
+        shared = ["--scenes", "scenes", "--device", "cpu", "--held-out", "1", "--batch", "2"]
+        return CliRunner().invoke(cli_train.app, ["expand", *shared, *arguments])
+
+    result = expand("-o", "mine.onnx", "--width", "2", "--deepest", "2", "--steps", "2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "mine.onnx\n"
+    card = weights.read_card(Path("mine.onnx"))
+    assert card["architecture"] == "virtual_bracket"
+    assert card["config"] == {"width": 2, "deepest": 2, "residual": True, "activation": "relu"}
+    assert {"psnr", "psnr_ev-2", "over_arithmetic_ev+2"} <= set(card["metrics"])
+    again = expand("-o", "next.onnx", "--init", "mine.onnx", "--steps", "1")
+    assert again.exit_code == 0, again.output
+    assert weights.read_card(Path("next.onnx"))["config"] == card["config"]
+    wrong = expand("-o", "other.onnx", "--vgg", "missing.safetensors", "--steps", "1")
+    assert wrong.exit_code == 1
+    assert "missing.safetensors" in wrong.stderr
+
+
 def test_a_device_that_is_not_there_is_told() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
