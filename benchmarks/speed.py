@@ -1,6 +1,7 @@
 """Time whole processes on one bracket, side by side with other tools, and their peak memory.
 
     python benchmarks/speed.py FRAMES... [--megapixels 60] [--runs 5]
+    python benchmarks/speed.py PHOTO --megapixels 12 --expand NETWORK --only "hdrmerge expand"
 
 Each command runs once to warm the file cache, then --runs times; minimum, median and maximum are
 printed. Tools that are not installed are left out. Luminance HDR and OpenCV align with median
@@ -36,8 +37,9 @@ cv2.imwrite(sys.argv[1] + '.jpg', (np.clip(preview, 0, 1) * 255).astype(np.uint8
 """
 
 
-def commands(frames: list[str], out: Path) -> dict[str, list[str]]:
-    merge = [sys.executable, "-c", "from hdrmerge.cli import app; app()", "merge", *frames, "--force", "-q"]
+def commands(frames: list[str], out: Path, expand: str | None) -> dict[str, list[str]]:
+    program = [sys.executable, "-c", "from hdrmerge.cli import app; app()"]
+    merge = [*program, "merge", *frames, "--force", "-q"]
     table = {
         "hdrmerge": [*merge, "-o", str(out / "a.exr")],
         "hdrmerge --no-preview": [*merge, "-o", str(out / "b.exr"), "--no-preview"],
@@ -47,6 +49,9 @@ def commands(frames: list[str], out: Path) -> dict[str, list[str]]:
         "hdrgan --everywhere": [*merge, "-o", str(out / "b.exr"), "--network", "hdrgan", "--everywhere"],
         "opencv MTB + Debevec": [sys.executable, "-c", OPENCV, str(out / "c"), *frames],
     }
+    if expand:
+        output = ["-o", str(out / "f.exr"), "--network", expand]
+        table["hdrmerge expand"] = [*program, "expand", frames[0], "--force", "-q", *output]
     if shutil.which("luminance-hdr-cli"):
         outputs = ["-s", str(out / "d.exr"), "-o", str(out / "d.jpg")]
         table["luminance-hdr -a MTB"] = ["luminance-hdr-cli", "-a", "MTB", *outputs, *frames]
@@ -90,6 +95,7 @@ def main() -> None:
     parser.add_argument("frames", type=Path, nargs="+")
     parser.add_argument("--megapixels", type=float, help="resize the frames first (needs exiftool)")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--expand", metavar="NETWORK", help="expand the first frame alone, too, by that")
     parser.add_argument("--only", nargs="*", help="names of tools")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -99,7 +105,7 @@ def main() -> None:
         frames = resized(options.frames, options.megapixels, folder) if options.megapixels else options.frames
         height, width = cv2.imread(str(frames[0])).shape[:2]
         print(f"{len(frames)} x {height * width / 1e6:.0f} MP, {os.cpu_count()} cores, {platform.machine()}")
-        for tool, command in commands([str(frame) for frame in frames], folder).items():
+        for tool, command in commands([str(frame) for frame in frames], folder, options.expand).items():
             if options.only and tool not in options.only:
                 continue
             run(command)

@@ -7,6 +7,10 @@ without pixels to judge gives nan, so that tables can be averaged with ``np.nanm
     psnr_linear, ssim_linear  in linear light: the brightest parts decide
     pu21_psnr                 in perceptually uniform units of a display of known brightness
     ev_rms, log_log_slope     in stops: errors of exposure and of contrast
+    ev_mean                   in stops, absolute: how far clipped highlights are from what they were
+    flicker_mu                after the mu-law, from one frame of a video to the next
+
+`normalised` comes before a comparison with maps that have a scale of their own.
 """
 
 from __future__ import annotations
@@ -105,6 +109,15 @@ def ev_rms(
     return float(np.sqrt(np.mean(stops**2)))
 
 
+def ev_mean(result: Float, truth: Float, mask: Mask | None = None, floor: float = 1e-3) -> float:
+    """Return the mean of abs(log2(result / truth)) [stops] over all channels; ``floor`` as in `ev_rms`.
+
+    No scale is free: a photograph has one, its white, and what was brighter is to be told from that.
+    """
+    stops = np.subtract(*_log2_pairs(result, truth, mask, floor))
+    return float(np.mean(np.abs(stops))) if stops.size else math.nan
+
+
 def log_log_slope(result: Float, truth: Float, mask: Mask | None = None, floor: float = 1e-3) -> float:
     """Return the slope of log2(result) over log2(truth) by least squares; ``floor`` as in `ev_rms`.
 
@@ -116,6 +129,35 @@ def log_log_slope(result: Float, truth: Float, mask: Mask | None = None, floor: 
     spread = true - true.mean()
     variance = float(np.mean(spread**2))
     return float(np.mean(spread * (found - found.mean()))) / variance if variance > 0 else math.nan
+
+
+def flicker_mu(
+    before: Float,
+    after: Float,
+    mask: Mask | None = None,
+    truths: tuple[Float, Float] | None = None,
+    peak: float = 1.0,
+) -> float:
+    """Return the root mean square of how mu-law values change from one frame of a video to the next.
+
+    Frames are in line, and ``mask`` says what stands still: there nothing should change. With ``truths`` of
+    both frames, resampled as they were, what changes in these is no flicker. ``peak`` as in `psnr_mu`.
+    """
+    change = _mu_change(before, after, peak)
+    if truths is not None:
+        change = change - _mu_change(*truths, peak)
+    judged = change if mask is None else change[mask]
+    return float(np.sqrt(np.mean(np.square(judged, dtype=np.float64)))) if judged.size else math.nan
+
+
+def normalised(radiance: Float, share: float = 0.999) -> Float:
+    """Divide radiance (H, W, 3) by its own brightest value, and clip it to [0, 1].
+
+    As papers on single photographs compare HDR pictures, whose scales are their methods' own. The brightest
+    value is that below which this ``share`` of the pixels lies, by their largest channel: a single pixel of
+    sun would turn the rest black.
+    """
+    return _relative(radiance, radiance, float(np.quantile(radiance.max(axis=-1), share)))
 
 
 def regions(moving: Mask, saturated: Mask) -> dict[str, Mask]:
@@ -137,6 +179,10 @@ def _relative(radiance: Float, truth: Float, peak: float | None) -> Float:
     """Divide by the peak and clip to [0, 1]; a black truth counts as its own peak."""
     divisor = float(truth.max()) if peak is None else peak
     return np.asarray(np.clip(radiance / (divisor or 1.0), 0.0, 1.0), dtype=np.float32)
+
+
+def _mu_change(before: Float, after: Float, peak: float) -> Float:
+    return mu_law(_relative(after, after, peak)) - mu_law(_relative(before, before, peak))
 
 
 def _psnr(result: Float, truth: Float, mask: Mask | None, peak: float) -> float:

@@ -106,6 +106,27 @@ def test_ev_rms_ignores_truth_below_the_floor_and_takes_black_as_the_floor() -> 
     assert metrics.ev_rms(flat(0.0), flat(0.004), scale=False) == pytest.approx(2.0, abs=1e-6)
 
 
+def test_ev_mean_is_that_of_absolute_stops_and_frees_no_scale(truth: np.ndarray) -> None:
+    assert metrics.ev_mean(2 * truth, truth) == pytest.approx(1.0)
+    result = truth.copy()
+    result[:, :25] *= 4
+    result[:, 25:] /= 2
+    assert metrics.ev_mean(result, truth) == pytest.approx(1.5, abs=1e-6)
+    assert metrics.ev_mean(flat(0.0), flat(0.004)) == pytest.approx(2.0, abs=1e-6)
+
+
+def test_normalised_radiance_has_no_scale_and_no_sun(truth: np.ndarray) -> None:
+    """Of 2,000 pixels the two brightest are beyond the 99.9 %."""
+    sunny = truth.copy()
+    sunny[3, 4] = 1e4
+    found = metrics.normalised(7 * sunny)
+    np.testing.assert_allclose(found, metrics.normalised(sunny), rtol=1e-6)
+    assert found.dtype == np.float32
+    assert found.max() == 1.0
+    assert np.median(found) == pytest.approx(np.median(truth), rel=0.2)
+    assert metrics.normalised(flat(0.0)).max() == 0.0
+
+
 def test_slope_of_a_power_is_its_exponent_whatever_the_scale(truth: np.ndarray) -> None:
     assert metrics.log_log_slope(7 * truth**0.9, truth) == pytest.approx(0.9, abs=1e-5)
 
@@ -121,6 +142,7 @@ ALL = [
     metrics.ssim_mu,
     metrics.ssim_linear,
     metrics.ev_rms,
+    metrics.ev_mean,
     metrics.log_log_slope,
 ]
 
