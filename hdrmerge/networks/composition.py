@@ -16,8 +16,11 @@ What the paper states: the inputs of both branches, that the backbone's output i
 weighted sum of it and the reference. What it leaves open, and is chosen here: that codes are gamma codes,
 the luma of the mask, the form of the sum, the sigmoid, and what R is. It is one of two:
 
-- ``residual``: what is added to the reference, as code values: R = (linear ^ (1 / gamma) + backbone) ^ gamma.
-  Untrained it is the reference, and a small error is as small to the eye in the dark as in the light.
+- ``residual``: the backbone's output is added, as code values, to a picture of what is known without it:
+  R = (`known` ^ (1 / gamma) + backbone) ^ gamma. Untrained it is that picture, and a small error is as small
+  to the eye in the dark as in the light. The step between the exposures, which nothing tells the backbone,
+  is in the picture. And W is 0 where the reference is not well exposed: there the branch sees nothing, and
+  would hedge between frames that it cannot compare.
 - else the backbone's output itself, linear, without an activation.
 """
 
@@ -27,6 +30,8 @@ import torch
 from torch import Tensor, nn
 
 GAMMA = 2.2  # of code values, as in `painter`
+CLIPPING = (0.9, 0.98)  # codes of the reference between which the short frame takes its place
+DOUBT = -3.0  # logit of W at first, where R is as good: else W grows, and R learns little behind it
 DARKEST = 1e-7  # of radiance and codes to a power, so that gradients are finite
 
 
@@ -69,20 +74,36 @@ class Composition(nn.Module):
         self.halo, self.multiple, self.residual = halo, multiple, residual
         self.backbone, self.blend = backbone, blend
         if residual:
-            last = next(layer for layer in reversed(list(backbone.modules())) if isinstance(layer, Single))
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(last_of(backbone).weight)
+            nn.init.constant_(last_of(backbone).bias, 0.0)  # type: ignore[arg-type]
+            nn.init.constant_(last_of(blend).bias, DOUBT)  # type: ignore[arg-type]
 
     def forward(self, frames: Tensor, masked: Tensor, linear: Tensor) -> Tensor:
         weights, found = self.parts(frames, masked)
         if self.residual:
-            code = linear.clamp(min=DARKEST) ** (1 / GAMMA) + found
-            found = code.clamp(min=DARKEST) ** GAMMA
+            code = known(frames, linear) + found
+            weights, found = weights * masked[:, 3:], code.clamp(min=DARKEST) ** GAMMA
         return weights * linear + (1 - weights) * found
 
     def parts(self, frames: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Return W, (B, 1 or 3, H, W), and what the backbone says, (B, 3, H, W)."""
         return self.blend(masked), self.backbone(frames)
+
+
+def known(frames: Tensor, linear: Tensor) -> Tensor:
+    """Return what is known without a backbone, code values (B, 3, H, W), 1.0 where the short frame clips.
+
+    The reference's, and where a channel of it clips the short frame's, if that says more than that it does.
+    """
+    start, end = CLIPPING
+    share = ((frames[:, 3:6] - start) / (end - start)).clamp(0, 1)
+    own = linear.clamp(min=DARKEST) ** (1 / GAMMA)
+    return own + share * (frames[:, :3] - own).clamp(min=0)
+
+
+def last_of(branch: nn.Module) -> Single:
+    """Return the last convolution of a branch."""
+    return [layer for layer in branch.modules() if isinstance(layer, Single)][-1]
 
 
 def seen_below(low: int, high: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from ..errors import HdrmergeError, InputError
 from ..exposure import RESPONSES, Array, Float, Mask, NoiseModel, Response
 from ..pipeline import MergeOptions
 from ..write import unwritable, write_text
+from .motion import ALIGNED, STEADY
 from .pairs import SUBSETS, Pair, Subset, captured_pair, lit_pair, window
 from .pseudo_labels import REFERENCE, Kind, Labelled, Patch, Rules, Triplet, known, label_triplet
 from .reexposure import decode, line_mask, saturated, transferred_mask
@@ -324,7 +325,9 @@ class LabelSet:
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
-        self.patch = int(_entry(folder / ORIGIN)["rules"]["patch"])
+        origin = _entry(folder / ORIGIN)
+        self.patch = int(origin["rules"]["patch"])
+        self.steady = ALIGNED if origin["aligned"] else STEADY
         if names is None:
             names = sorted(path.stem for path in folder.glob("*.json") if path.name != ORIGIN)
         self.brackets = {name: _entry(folder / f"{name}.json") for name in dict.fromkeys(names)}
@@ -491,7 +494,8 @@ class LabelSet:
         else:
             mask = line_mask(size, inner, rng)
         levels = int(np.iinfo(records["codes"].dtype).max) + 1
-        return lit_pair(_codes(part, REFERENCE), stored.exposures, mask, inner, far, rng, levels)
+        own = _codes(part, REFERENCE)
+        return lit_pair(own, stored.exposures, mask, inner, far, rng, levels, steady=self.steady)
 
     def _donated(self, number: int, patch: Patch, size: tuple[int, int], inner: tuple[slice, slice]) -> Float:
         """Return the mask (h, w) of a saturated patch for a window of ``size`` with its patch at ``inner``.

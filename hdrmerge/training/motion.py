@@ -37,6 +37,7 @@ BETTER = 0.95  # of the squared difference that is left where a homography is wo
 LENIENCE = (0.5, 2.0)  # [px] least and most that the flow in a static patch may differ from its median
 MARGIN = 40  # [px] around a patch that shifts need at most
 STEADY = 4.0  # [px] standard deviation of the shift of a camera held still
+ALIGNED = 0.5  # [px] the same where frames are aligned before anything else
 MOVING = (20.0, 3.0)  # [px] mean and standard deviation of that of one held freely
 
 Shift = tuple[int, int]
@@ -190,15 +191,17 @@ def is_static(magnitudes: Sequence[Float], quantile: float = 1.0) -> bool:
 # --- motion that is added -------------------------------------------------------------------------
 
 
-def draw_shift(rng: np.random.Generator, far: bool, room: tuple[Shift, Shift]) -> Shift:
-    """Draw a shift of the camera: N(0, 4) px along each axis, or +-N(20, 3) px where it moves ``far``.
+def draw_shift(
+    rng: np.random.Generator, far: bool, room: tuple[Shift, Shift], steady: float = STEADY
+) -> Shift:
+    """Draw a shift of the camera: N(0, ``steady``) px along each axis; +-N(20, 3) px where it moves ``far``.
 
     Sheet A.3, step 14. ``room`` is how far the patch may move (up and left, down and right): a shift that
     does not fit goes the other way, or as far as it can, so that no border is invented.
     """
     moved = []
     for before, after in zip(*room, strict=True):
-        drawn = rng.normal(*MOVING) * rng.choice((-1, 1)) if far else rng.normal(0.0, STEADY)
+        drawn = rng.normal(*MOVING) * rng.choice((-1, 1)) if far else rng.normal(0.0, steady)
         whole = int(np.rint(drawn))
         if not -before <= whole <= after and -before <= -whole <= after:
             whole = -whole

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import InputError
 from ..exposure import Float, Mask, NoiseModel, mu_law
 from ..write import unwritable
-from .motion import MARGIN, Shift, draw_shift
+from .motion import MARGIN, STEADY, Shift, draw_shift
 from .pseudo_labels import REFERENCE, known
 from .reexposure import Where, decode, draw_share, gain_for, gained, reexpose, saturated
 
@@ -73,18 +73,20 @@ def lit_pair(
     rng: np.random.Generator,
     levels: int = 256,
     noise: Sequence[NoiseModel] | None = None,
+    steady: float = STEADY,
 ) -> Pair:
     """Return a well-exposed patch with light added: ED, the camera held still; EDM, where it moves ``far``.
 
     ``reference`` (h, w, 3) codes and the gain ``mask`` (h, w) show the patch at ``inner`` and what there is
-    around it. ``levels`` and ``noise`` as in `reexpose`. Sheet A.3, steps 11 to 15.
+    around it. ``levels`` and ``noise`` as in `reexpose`, ``steady`` [px] as in `draw_shift`. Sheet A.3, steps
+    11 to 15.
     """
     scene = decode(reference)
     gain = gain_for(scene[inner], mask[inner], draw_share(rng), min(exposures))
     scene = gained(scene, mask, gain)
     frames = reexpose(scene, exposures, levels, noise, rng)
     frames = [frames[REFERENCE if ratio == 1.0 else k] for k, ratio in enumerate(exposures)]  # stand-ins
-    moved = _moved(frames, exposures, inner, far, rng)
+    moved = _moved(frames, exposures, inner, far, rng, steady)
     label = scene[inner]
     everywhere = np.ones(label.shape[:2], np.bool_)
     return Pair(
@@ -116,6 +118,7 @@ def _moved(
     inner: Where,
     far: bool | None,
     rng: np.random.Generator,
+    steady: float = STEADY,
 ) -> Float:
     """Cut the patch out of each frame, (3, p, p, 3); those that are not the reference from a shifted place.
 
@@ -128,7 +131,7 @@ def _moved(
     cut = []
     for code, exposure in zip(codes, exposures, strict=True):
         still = far is None or exposure == exposures[REFERENCE]
-        down, right = (0, 0) if still else draw_shift(rng, bool(far), room)
+        down, right = (0, 0) if still else draw_shift(rng, bool(far), room, steady)
         cut.append(code[y.start + down : y.stop + down, x.start + right : x.stop + right])
     return np.stack(cut).astype(np.float32, copy=False)
 

@@ -1,0 +1,238 @@
+"""What neighbours tell about one frame of a video, without a network: the classical ways to merge them.
+
+    codes -> in line by a similarity -> fetched by optical flow -> believed where they agree -> weighted mean
+
+Exposures alternate from frame to frame, so that a neighbour shows what the reference clipped, or lost in
+noise. `reference_alone` ignores that. `merge_in_line` believes all neighbours once the camera's motion is
+undone: what moved by itself becomes a ghost. `merge_by_flow` follows each pixel by DIS (Kroeger et al. 2016,
+"Fast Optical Flow using Dense Inverse Search") and believes what it finds only where both frames, as bright
+and as clipped as each other, show the same.
+
+Frames are those around the reference which have all other exposures, from the past and from the future:
+2 N - 1 of them, as `networks.coarse` takes them, the reference in the middle (or at ``reference``).
+
+Units: a frame is gamma codes (H, W, 3) in [0, 1], linear ^ (1 / 2.2); exposures are relative to the shortest
+of the video, which is 1. Radiance 1.0 is where the shortest clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .align import align
+from .exposure import Array, Float, Mask, NoiseModel, Response, smoothstep
+from .painter import GAMMA, LUMA
+from .proxy import NEARLY_CLIPPED, Proxy, block_of
+
+Matrix = NDArray[np.float64]
+
+FADE = (0.99, 0.93)  # codes of the brightest channel between which a frame's weight goes from 0 to 1
+NOISE = NoiseModel(0.0, 1e-3).with_quantisation(Response.named("gamma2.2"), 256)  # of every frame
+LAST_RESORT = 1e-4  # weight of a clipped reference beside 1, the most that the shortest exposure has
+DIFFERENT = (0.04, 0.12)  # of codes, from where a neighbour is believed less, and from where not at all
+SMOOTHNESS = 60.0  # weight of smoothness in the refinement of DIS, by default 20
+
+
+# --- the three ways -------------------------------------------------------------------------------
+
+
+def reference_alone(
+    frames: Sequence[Float], exposures: Sequence[float], reference: int | None = None
+) -> Float:
+    """Return the radiance (H, W, 3) that the reference recorded."""
+    middle = _middle(frames, reference)
+    return radiance(frames[middle], exposures[middle])
+
+
+def merge_in_line(
+    frames: Sequence[Float],
+    exposures: Sequence[float],
+    reference: int | None = None,
+    matrices: Sequence[Matrix] | None = None,
+) -> Float:
+    """Return the weighted mean (H, W, 3) of frames that one similarity each brings into line.
+
+    ``matrices`` are those of `similarities`, found here unless given.
+    """
+    middle = _middle(frames, reference)
+    matrices = similarities(frames, middle) if matrices is None else matrices
+    lined = [in_line(codes, matrix) for codes, matrix in zip(frames, matrices, strict=True)]
+    trust = [inside.astype(np.float32) for _, inside in lined]
+    return weighted([codes for codes, _ in lined], exposures, trust, middle)
+
+
+def merge_by_flow(
+    frames: Sequence[Float],
+    exposures: Sequence[float],
+    reference: int | None = None,
+    matrices: Sequence[Matrix] | None = None,
+) -> Float:
+    """Return the weighted mean (H, W, 3) of what flow fetches from each frame, where it is believed.
+
+    Frames are brought into line first, so that flow has less to find; ``matrices`` as in `merge_in_line`.
+    """
+    middle = _middle(frames, reference)
+    matrices = similarities(frames, middle) if matrices is None else matrices
+    own, found = frames[middle], list(frames)
+    trust = [np.ones(own.shape[:2], np.float32)] * len(frames)
+    for k, (codes, matrix) in enumerate(zip(frames, matrices, strict=True)):
+        if k != middle:
+            ratio = exposures[k] / exposures[middle]
+            found[k], inside = fetched(codes, flow_to(own, in_line(codes, matrix)[0], ratio), matrix)
+            trust[k] = agreement(own, found[k], ratio) * inside
+    return weighted(found, exposures, trust, middle)
+
+
+def _middle(frames: Sequence[Float], reference: int | None) -> int:
+    return len(frames) // 2 if reference is None else reference
+
+
+# --- codes ----------------------------------------------------------------------------------------
+
+
+def radiance(codes: Float, exposure: float) -> Float:
+    """Return the radiance that codes recorded, in [0, 1 / exposure]."""
+    return np.asarray(np.power(codes, np.float32(GAMMA)) * np.float32(1 / exposure), np.float32)
+
+
+def rematched(codes: Float, ratio: float) -> Float:
+    """Return what codes were with ``ratio`` times the exposure: clip(codes * ratio ^ (1 / gamma)).
+
+    >>> [round(float(code), 3) for code in rematched(np.float32([0.5, 0.5326]), 4)]
+    [0.939, 1.0]
+    """
+    return np.asarray(np.clip(codes * np.float32(ratio ** (1 / GAMMA)), 0.0, 1.0), np.float32)
+
+
+def alike(one: Float, other: Float, ratio: float) -> tuple[Float, Float]:
+    """Return two frames as bright and as clipped as each other: the shorter one matched to the longer.
+
+    ``ratio`` is the exposure of the other over that of the one.
+    """
+    return rematched(one, max(ratio, 1.0)), rematched(other, max(1 / ratio, 1.0))
+
+
+def weighted(
+    frames: Sequence[Float], exposures: Sequence[float], trust: Sequence[Float], reference: int
+) -> Float:
+    """Return the mean radiance (H, W, 3) of frames in line, by their noise and ``trust`` (H, W) in [0, 1].
+
+    The inverse of the variance of radiance, nothing where a frame is clipped. Where none is left, the
+    reference says at least how bright it was.
+    """
+    total = np.zeros_like(frames[reference])
+    weights = np.zeros(total.shape[:2], np.float32)
+    for k, (codes, exposure) in enumerate(zip(frames, exposures, strict=True)):
+        linear = np.power(codes, np.float32(GAMMA))
+        variance = NOISE.variance(cv2.transform(linear, LUMA)) / np.float32(NOISE.read**2 * exposure**2)
+        weight = trust[k] / variance
+        if exposure > min(exposures) * 1.01:
+            weight = weight * smoothstep(*FADE, codes.max(axis=-1))
+        if k == reference:
+            weight = np.maximum(weight, np.float32(LAST_RESORT))
+        total += linear * (weight * np.float32(1 / exposure))[..., None]
+        weights += weight
+    return np.asarray(total / weights[..., None], np.float32)
+
+
+# --- the camera's motion --------------------------------------------------------------------------
+
+
+def similarities(frames: Sequence[Float], reference: int) -> list[Matrix]:
+    """Return for each frame the similarity (3, 3) that takes pixels of the reference to its own.
+
+    Turned, shifted, enlarged; the identity where nothing can be told, or nothing moved. Exposures need not
+    be known.
+    """
+    found = align([proxy_of(codes) for codes in frames], reference, "similarity")
+    return [alignment.matrix if alignment.used else np.eye(3) for alignment in found]
+
+
+def proxy_of(codes: Float) -> Proxy:
+    """Return what alignment sees of a frame: linear, no larger than it needs."""
+    height, width = codes.shape[:2]
+    factor = min(block_of(height * width), height, width)
+    linear = np.power(codes[: height // factor * factor, : width // factor * factor], np.float32(GAMMA))
+    clipped = (linear.max(axis=-1) >= NEARLY_CLIPPED).astype(np.float32)
+    size = width // factor, height // factor
+    if factor > 1:
+        linear, clipped = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (linear, clipped))
+    return Proxy(np.asarray(linear, np.float32), np.asarray(clipped > 0), factor)
+
+
+def in_line(codes: Float, matrix: Matrix) -> tuple[Float, Mask]:
+    """Return a frame in the reference's pixels (H, W, 3), and where it shows anything (H, W).
+
+    Elsewhere it stays as it was: a network shall see no border. ``matrix`` is that of `similarities`.
+    """
+    height, width = codes.shape[:2]
+    if np.array_equal(matrix, np.eye(3)):
+        return codes, np.ones((height, width), np.bool_)
+    x, y = _pixels(height, width)
+    return _looked_up(codes, *_through(matrix, x, y))
+
+
+# --- optical flow ---------------------------------------------------------------------------------
+
+
+def flow_to(reference: Float, other: Float, ratio: float) -> Float:
+    """Return optical flow (H, W, 2) [px], x first: what the reference shows at p the other shows at p + flow.
+
+    ``ratio`` is the exposure of the other over the reference's.
+    """
+    still, moving = (
+        np.rint(cv2.transform(codes, LUMA) * np.float32(255)).astype(np.uint8)
+        for codes in alike(reference, other, ratio)
+    )
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis.setVariationalRefinementAlpha(SMOOTHNESS)
+    return np.asarray(dis.calc(still, moving, None), np.float32)
+
+
+def fetched(codes: Float, flow: Float, matrix: Matrix | None = None) -> tuple[Float, Mask]:
+    """Return what a frame shows at p + flow (H, W, 3), and where that is inside of it (H, W).
+
+    Of a frame that was brought into line by ``matrix`` before the flow was found, in one resampling.
+    """
+    height, width = codes.shape[:2]
+    x, y = _pixels(height, width)
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    return _looked_up(codes, *((x, y) if matrix is None else _through(matrix, x, y)))
+
+
+def agreement(reference: Float, other: Float, ratio: float) -> Float:
+    """Say how far a frame in line may be believed, (H, W) in [0, 1]: it shows what the reference shows.
+
+    Means over 3 x 3 pixels are compared, since noise is no difference. Where the longer exposure of both is
+    clipped, the other must be as bright.
+    """
+    one, two = (cv2.blur(codes, (3, 3)) for codes in alike(reference, other, ratio))
+    return 1 - smoothstep(*DIFFERENT, np.abs(one - two).max(axis=-1))
+
+
+# --- resampling -----------------------------------------------------------------------------------
+
+
+def _pixels(height: int, width: int) -> tuple[Float, Float]:
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return x, y
+
+
+def _through(matrix: Matrix, x: Float, y: Float) -> tuple[Float, Float]:
+    """Return where a matrix takes pixels; of a similarity or a homography."""
+    m = matrix.astype(np.float32)
+    depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+    across, down = ((m[row, 0] * x + m[row, 1] * y + m[row, 2]) / depth for row in (0, 1))
+    return across, down
+
+
+def _looked_up(codes: Float, x: Array, y: Array) -> tuple[Float, Mask]:
+    """Return codes at x and y (H, W) [px], bicubic; those at the pixel itself where that is outside."""
+    height, width = codes.shape[:2]
+    found = cv2.remap(codes, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return np.where(inside[..., None], np.clip(found, 0.0, 1.0), codes).astype(np.float32), inside

@@ -1,0 +1,533 @@
+"""The three lessons of HDR video: `networks.coarse`, then `networks.refine` on what it makes, then both.
+
+    clips -> patches -> codes -> coarse of three frames -> refined one -> L1 of the mu-law
+
+Chen et al. 2021, "HDR Video Reconstruction: A Coarse-to-fine Network and A Real-world Benchmark Dataset",
+section 3.4, and the noise and tones of section 5.1. `CoarseLesson` shows the reference in other tones than
+it sums it up in: a flow that takes brightness for motion would be wrong for every camera but one.
+`RefineLesson` divides by how much of the picture is painted at all; the coarse network is given and stays as
+it is. `JointLesson` moves both, each frame's coarse result having a truth of its own.
+
+Other than the paper: where the truth reaches 1.0 nothing is known, and more is not wrong; what is painted is
+at least `LEAST_PAINTED`, or a batch that is exposed well all over would decide.
+
+Units: within, radiance 1.0 is where the shortest exposure clips.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import NetworkError
+from ..exposure import Float
+from ..flowmerge import merge_by_flow
+from ..networks import build
+from ..networks.coarse import CoarseNet
+from ..networks.refine import RefineNet, well_exposed
+from .batches import read_ahead
+from .clips import Filmed, photographed
+from .lesson import Axes, Lesson, Recipe, fill, placed
+from .losses import compress
+from .perceptual import perceptual
+from .validate import Scores, finite_mean
+
+NARROW: Mapping[str, Mapping[str, Any]] = {
+    "coarse": {"exposures": 2, "flow": [40, 24, 16], "width": 24, "finest": 1, "levels": 4},
+    "refine": {
+        "exposures": 2,
+        "width": 32,
+        "groups": 4,
+        "blocks": [3, 8],
+        "align_reference": False,
+        "residual": True,
+    },
+}
+"""Architecture -> the configuration of the released network; that of the paper is empty."""
+
+DROPS = ((0.5, 0.5), (0.75, 0.25), (0.9, 0.05))
+"""Share of the budget -> share of the rate from there on."""
+
+TONES = 0.7  # logarithm of the largest power that codes of the reference are raised to
+NOISE = (1e-4, 1e-3)  # of linear light, 1.0 = clipping, in all frames but those exposed longest
+NOISY = 0.9  # share of the patches with noise while the coarse network is alone, all of it the larger
+LEAST_PAINTED = 0.01  # share of a batch
+READERS = 8  # threads that cut patches out of clips, where a GPU learns from them
+KNOWN = 0.998  # of the radiance at which the shortest exposure clips
+SCORED_NOISE = 1e-3
+BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "refine": (20, 38)}
+"""Architecture -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
+
+Trained = tuple[str, Mapping[str, Any], Mapping[str, Tensor]]
+"""Architecture, configuration and weights of a network."""
+
+
+class ClipSource(Protocol):
+    """What is learned from."""
+
+    @property
+    def count(self) -> int:
+        """The number of exposures."""
+
+    def draw(self, rng: np.random.Generator, frames: int, size: int) -> Filmed:
+        """Draw frames of a patch."""
+
+    def describe(self) -> str:
+        """Return what there is, in a few words."""
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoRecipe(Recipe):
+    """How any of them is trained."""
+
+    rate: float = 1e-4
+
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate at a share of the budget, by `DROPS`."""
+        return self.rate * min([1.0, *(share for start, share in DROPS if progress >= start)])
+
+    @property
+    def exposures(self) -> int:
+        return int(self.config.get("exposures", 2))
+
+    def _described(self, loss: str) -> str:
+        drops = ", ".join(f"{share:g} of it from {start:.0%}" for start, share in DROPS)
+        return (
+            f"Adam, rate {self.rate:g}, {drops} of {self.budget:.0f} s; batches of {self.batch} patches of "
+            f"{self.size} px, {self.exposures} exposures; {loss}; mean of weights over "
+            f"{1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class CoarseRecipe(VideoRecipe):
+    """How `coarse` is trained by itself; ``tones`` is the logarithm of the largest power of the reference."""
+
+    architecture: str = "coarse"
+    config: Mapping[str, Any] = field(default_factory=lambda: dict(NARROW["coarse"]))
+    tones: float = TONES
+
+    def describe(self) -> str:
+        return self._described(
+            f"L1 of mu-law values, tones of the reference to a power of exp(+-{self.tones:g})"
+        )
+
+
+@dataclass(frozen=True)
+class RefineRecipe(VideoRecipe):
+    """How `refine` is trained on what a ``coarse`` network makes, which has to be given.
+
+    ``perceptual`` is the weight of likeness, ``vgg`` a file as `perceptual.read_vgg19` takes it, None for the
+    stand-in. ``source`` names the coarse network in the card.
+    """
+
+    architecture: str = "refine"
+    config: Mapping[str, Any] = field(default_factory=lambda: dict(NARROW["refine"]))
+    batch: int = 8
+    coarse: Trained | None = None
+    source: str = ""
+    perceptual: float = 0.0
+    vgg: Path | None = None
+
+    def describe(self) -> str:
+        return self._described(f"{self._loss()}, on {self._named()} as it is")
+
+    def _loss(self) -> str:
+        loss = "L1 of mu-law values over the share that is painted"
+        if self.perceptual:
+            likeness = "edges and SSIM at four scales" if self.vgg is None else f"VGG-19 ({self.vgg.name})"
+            loss += f" + {self.perceptual:g} {likeness}"
+        return loss
+
+    def _named(self) -> str:
+        return f"the coarse network{f' {self.source}' if self.source else ''}"
+
+
+@dataclass(frozen=True)
+class JointRecipe(RefineRecipe):
+    """How both are trained together."""
+
+    rate: float = 2e-5
+
+    def describe(self) -> str:
+        return self._described(f"{self._loss()} + L1 of three coarse frames, with {self._named()}")
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Takes:
+    """A batch: ``radiance`` (B, N, 3, H, W), half floats, and ``exposures`` (B, N), shortest of all is 1.
+
+    ``noise`` (B, N) is that of linear light in each frame. Codes are made of it on the device.
+    """
+
+    radiance: Tensor
+    exposures: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Takes:
+        return Takes(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    @classmethod
+    def of(cls, samples: Sequence[Filmed], noise: Sequence[float]) -> Takes:
+        """Stack samples; frames exposed longest are without ``noise``."""
+        exposures = torch.tensor([sample.exposures for sample in samples], dtype=torch.float32)
+        dark = exposures < exposures.amax(1, keepdim=True) / 1.01
+        return cls(
+            torch.from_numpy(np.stack([sample.radiance for sample in samples])),
+            exposures,
+            torch.tensor(noise, dtype=torch.float32)[:, None] * dark,
+        )
+
+
+class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
+    """What the three have in common: patches of clips, and the rows they are judged by."""
+
+    recipe: VideoRecipe
+    regions = ("whole", "low", "middle", "high")
+    outputs = ("radiance",)
+    axes: ClassVar[Axes]
+
+    def __init__(
+        self, recipe: VideoRecipe, device: str = "cpu", init: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__(recipe, device, init)
+        self.random = torch.Generator(self.device).manual_seed(recipe.seed)
+        self._by_flow: dict[Filmed, Float] = {}
+
+    @property
+    def frames(self) -> int:
+        """How many are shown, the reference in the middle."""
+        raise NotImplementedError
+
+    def batches(self, source: ClipSource, rng: np.random.Generator) -> Generator[Takes, None, None]:
+        if source.count != self.recipe.exposures:
+            raise NetworkError(
+                f"clips have {source.count} exposures, this network is for {self.recipe.exposures}; "
+                'state them alike, {"exposures": N} in its configuration'
+            )
+        self.random.manual_seed(int(rng.integers(2**31)))
+
+        def draw(own: np.random.Generator) -> Takes:
+            samples = [source.draw(own, self.frames, self.recipe.size) for _ in range(self.recipe.batch)]
+            return Takes.of(samples, [self.draw_noise(own) for _ in samples])
+
+        for batch in read_ahead(draw, rng, 1 if self.device.type == "cpu" else READERS):
+            yield batch.to(self.device)
+
+    def draw_noise(self, rng: np.random.Generator) -> float:
+        """Draw the noise of a sample's darker frames."""
+        return float(rng.uniform(*NOISE))
+
+    def data_in(self, source: ClipSource) -> str:
+        return source.describe()
+
+    def _learn(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return float(loss.detach())
+
+    # --- to be judged -----------------------------------------------------------------------------
+
+    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
+        """Return what networks make of codes (1, N, 3, H, W), by row: radiance (1, 3, H, W)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def rows_of(self, mean: nn.Module, sample: Filmed) -> dict[str, Tensor]:
+        """Return what each method makes of a sample, and the ``truth``: radiance (1, 3, H, W) in [0, 1]."""
+        device = next(mean.parameters()).device
+        takes = Takes.of([sample], [SCORED_NOISE])
+        codes = photographed(takes.radiance, takes.exposures, takes.noise, torch.Generator().manual_seed(0))
+        middle = codes.shape[1] // 2
+        if sample not in self._by_flow:
+            self._by_flow[sample] = by_flow(codes[0], sample.exposures, self.recipe.exposures)
+        own = codes[:, middle] ** 2.2 / sample.exposures[middle]
+        flow = torch.from_numpy(np.moveaxis(self._by_flow[sample], -1, 0)[None])
+        with torch.autocast(device.type, torch.bfloat16):
+            found = self.results(mean, codes.to(device), takes.exposures.to(device))
+        rows = {"reference": own, "flow": flow, **found, "truth": takes.radiance[:, middle]}
+        return {name: radiance.float().cpu().clamp(0, 1) for name, radiance in rows.items()}
+
+    def validate(self, mean: nn.Module, held_out: Sequence[Filmed]) -> Scores:
+        """Return the PSNR of mu-law values by the exposure of the reference, and their mean."""
+        found: dict[str, dict[str, list[float]]] = {
+            row: {region: [] for region in self.regions} for row in self.rows
+        }
+        for sample in held_out:
+            results = {name: compress(values) for name, values in self.rows_of(mean, sample).items()}
+            region = region_of(sample.exposures)
+            for row in self.rows:
+                square = float((results[row] - results["truth"]).square().mean())
+                found[row][region].append(-10 * float(np.log10(max(square, 1e-10))))
+        scores: Scores = {}
+        for row, regions in found.items():
+            means = {region: finite_mean(values) for region, values in regions.items() if region != "whole"}
+            scores[row] = {"whole": finite_mean(list(means.values())), **means}
+        return scores
+
+    def pictures(self, mean: nn.Module, sample: Filmed) -> dict[str, Tensor]:
+        rows = self.rows_of(mean, sample)
+        return {name: compress(rows[name]) for name in self.shown}
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        least, per_width = BYTES[self.recipe.architecture]
+        return least + per_width * int(self.recipe.config.get("width", 64))
+
+
+# --- the coarse network ---------------------------------------------------------------------------
+
+
+class CoarseLesson(VideoLesson):
+    """Absolute errors of mu-law values; in bfloat16 where that is safe."""
+
+    recipe: CoarseRecipe
+    asks = "order"
+    rows = ("reference", "flow", "coarse")
+    own = "coarse"
+    rivals = ("flow", "reference")
+    shown = ("reference", "flow", "coarse", "truth")
+    axes: ClassVar[Axes] = {
+        "frames": {0: "B", 2: "H", 3: "W"},
+        "exposures": {0: "B", 2: "h", 3: "w"},
+        "radiance": {0: "B", 2: "H", 3: "W"},
+    }
+
+    def __init__(
+        self, recipe: CoarseRecipe, device: str = "cpu", init: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__(recipe, device, init)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=recipe.rate)
+        self.optimizers["optimizer"] = self.optimizer
+
+    @property
+    def frames(self) -> int:
+        return 2 * self.recipe.exposures - 1
+
+    def draw_noise(self, rng: np.random.Generator) -> float:
+        return NOISE[1] if rng.random() < NOISY else 0.0
+
+    def step(self, batch: Takes, progress: float) -> float:
+        codes = photographed(batch.radiance, batch.exposures, batch.noise, self.random)
+        middle = codes.shape[1] // 2
+        clean = codes[:, middle]
+        frames = codes.clone()
+        frames[:, middle] = self._in_other_tones(clean)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            found = self.network(frames, batch.exposures, clean)
+        return self._learn(error(found.float(), batch.radiance[:, middle]), self.optimizer)
+
+    def _in_other_tones(self, codes: Tensor) -> Tensor:
+        """Return codes (B, 3, H, W), each channel to a power of its own."""
+        drawn = torch.rand(*codes.shape[:2], 1, 1, generator=self.random, device=codes.device)
+        return codes ** torch.exp((2 * drawn - 1) * self.recipe.tones)
+
+    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
+        return {"coarse": mean(codes, exposures)}
+
+    def example_inputs(self, size: int) -> dict[str, Tensor]:
+        return _example(self.frames, size, self.recipe.exposures)
+
+
+# --- the refining network -------------------------------------------------------------------------
+
+
+class RefineLesson(VideoLesson):
+    """Absolute errors of mu-law values over the share that is painted; and likeness, if it has a weight."""
+
+    recipe: RefineRecipe
+    asks = "extract"
+    rows = ("reference", "flow", "coarse", "refined")
+    own = "refined"
+    rivals = ("coarse", "flow", "reference")
+    shown = ("reference", "flow", "coarse", "refined", "truth")
+    axes: ClassVar[Axes] = {
+        "coarse": {0: "B", 2: "H", 3: "W"},
+        "frames": {0: "B", 2: "H", 3: "W"},
+        "exposures": {0: "B", 2: "h", 3: "w"},
+        "radiance": {0: "B", 2: "H", 3: "W"},
+    }
+
+    def __init__(
+        self, recipe: RefineRecipe, device: str = "cpu", init: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__(recipe, device, init)
+        self.coarse = self._given()
+        self.likeness = perceptual(recipe.vgg).to(self.device) if recipe.perceptual else None
+        self.optimizer = torch.optim.Adam(self.learned(), lr=recipe.rate)
+        self.optimizers["optimizer"] = self.optimizer
+
+    def _given(self) -> CoarseNet:
+        """Build the coarse network that the recipe names, which does not learn."""
+        if self.recipe.coarse is None:
+            raise NetworkError("refine learns from what a coarse network makes; name its file with --coarse")
+        architecture, config, weights = self.recipe.coarse
+        if architecture != "coarse" or int(config.get("exposures", 2)) != self.recipe.exposures:
+            raise NetworkError(
+                f"--coarse: holds {architecture!r} for {config.get('exposures', 2)} exposures; name a "
+                f"network 'coarse' for {self.recipe.exposures}"
+            )
+        network = build(architecture, config)
+        fill(network, weights, "--coarse")
+        return cast(CoarseNet, placed(network.eval().requires_grad_(False), self.device))
+
+    def learned(self) -> list[nn.Parameter]:
+        """Return what the optimizer moves."""
+        return list(self.network.parameters())
+
+    @property
+    def frames(self) -> int:
+        return 2 * self.recipe.exposures + 1
+
+    def step(self, batch: Takes, progress: float) -> float:
+        return self._learn(self.loss(batch), self.optimizer)
+
+    def loss(self, batch: Takes) -> Tensor:
+        codes = photographed(batch.radiance, batch.exposures, batch.noise, self.random)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            coarse = self.coarse_of(self.coarse, codes, batch.exposures)
+            found = self._refined(self.network, coarse, codes, batch.exposures).float()
+        middle = codes.shape[1] // 2
+        truth = batch.radiance[:, middle].float()
+        mask = well_exposed(codes[:, middle], batch.exposures, middle)
+        loss = error(found, truth) / (1 - mask).mean().clamp(min=LEAST_PAINTED)
+        if self.likeness is not None:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                pair = (compress(radiance.clamp(0, 1)) for radiance in (found, truth))
+                loss = loss + self.recipe.perceptual * self.likeness(*pair)
+        return loss
+
+    @staticmethod
+    def coarse_of(network: nn.Module, codes: Tensor, exposures: Tensor) -> Tensor:
+        """Return the coarse results (B, 3, 3, H, W) of the three frames in the middle of (B, N, 3, H, W)."""
+        width = codes.shape[1] - 2
+        windows = torch.cat([codes[:, first : first + width] for first in range(3)])
+        times = torch.cat([exposures[:, first : first + width] for first in range(3)])
+        found: Tensor = network(windows, times)
+        return torch.stack(found.chunk(3), 1)
+
+    @staticmethod
+    def _refined(network: nn.Module, coarse: Tensor, codes: Tensor, exposures: Tensor) -> Tensor:
+        first = codes.shape[1] // 2 - 1
+        at = slice(first, first + 3)
+        found: Tensor = cast(RefineNet, network)(coarse, codes[:, at], exposures[:, at])
+        return found
+
+    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
+        coarse = self.coarse_of(self._judged(), codes, exposures)
+        return {"coarse": coarse[:, 1], "refined": self._refined(mean, coarse, codes, exposures)}
+
+    def _judged(self) -> nn.Module:
+        """Return the coarse network that scores are taken with."""
+        return self.coarse
+
+    def example_inputs(self, size: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        coarse = torch.rand(1, 9, size, size, generator=generator)
+        return {"coarse": coarse, **_example(3, size, self.recipe.exposures)}
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+class JointLesson(RefineLesson):
+    """The loss of `RefineLesson`, and that of `CoarseLesson` for each of the three coarse frames.
+
+    ``network`` is the refining one; the coarse one learns beside it, and `coarse_lesson` has what it became.
+    Its normalisation stays as it was: statistics of small batches would be others than those it is used with.
+    """
+
+    recipe: JointRecipe
+
+    def __init__(
+        self, recipe: JointRecipe, device: str = "cpu", init: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__(recipe, device, init)
+        self.coarse_mean = copy.deepcopy(self.coarse)
+        self.networks |= {"coarse": self.coarse, "coarse_mean": self.coarse_mean}
+
+    def _given(self) -> CoarseNet:
+        return super()._given().requires_grad_(True)
+
+    def learned(self) -> list[nn.Parameter]:
+        return [*self.network.parameters(), *self.coarse.parameters()]
+
+    def loss(self, batch: Takes) -> Tensor:
+        kept: list[Tensor] = []
+        hook = self.coarse.register_forward_hook(lambda *call: kept.append(call[2]))
+        try:
+            loss = super().loss(batch)
+        finally:
+            hook.remove()
+        middle = batch.radiance.shape[1] // 2
+        three = batch.radiance[:, middle - 1 : middle + 2]
+        return loss + 3 * error(torch.stack(kept[0].float().chunk(3), 1), three)
+
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        super().follow(share)
+        acting = self.coarse.state_dict()
+        for name, kept in self.coarse_mean.state_dict().items():
+            if kept.is_floating_point():
+                kept.lerp_(acting[name], 1 - share)
+
+    def _judged(self) -> nn.Module:
+        return self.coarse_mean
+
+    def coarse_lesson(self) -> CoarseLesson:
+        """Return a lesson whose mean network is the coarse one as it is by now, to be written to a file."""
+        assert self.recipe.coarse is not None
+        recipe = CoarseRecipe(config=dict(self.recipe.coarse[1]), budget=self.recipe.budget)
+        return CoarseLesson(recipe, str(self.device), self.coarse_mean.state_dict())
+
+
+# --- errors and rows ------------------------------------------------------------------------------
+
+
+def error(found: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean absolute error of mu-law values; above what is known, more is not wrong."""
+    true = truth.float().clamp(0, 1)
+    wrong = compress(found.clamp(min=0)) - compress(true)
+    return torch.where(true >= KNOWN, wrong.clamp(max=0), wrong).abs().mean()
+
+
+def region_of(exposures: Sequence[float]) -> str:
+    """Return the name of the exposure of the middle frame.
+
+    >>> [region_of(times) for times in ((4, 1, 4), (1, 4, 16), (1, 4, 1))]
+    ['low', 'middle', 'high']
+    """
+    own = exposures[len(exposures) // 2]
+    if own <= min(exposures):
+        return "low"
+    return "high" if own >= max(exposures) else "middle"
+
+
+def by_flow(codes: Tensor, exposures: Sequence[float], count: int) -> Float:
+    """Return what `merge_by_flow` makes of the 2 N - 1 frames in the middle of codes (n, 3, H, W)."""
+    middle = len(codes) // 2
+    at = slice(middle - count + 1, middle + count)
+    frames = [np.ascontiguousarray(np.moveaxis(frame, 0, -1)) for frame in codes[at].numpy()]
+    return merge_by_flow(frames, exposures[at])
+
+
+def _example(frames: int, size: int, exposures: int) -> dict[str, Tensor]:
+    """Return frames and exposures as planes, as an engine passes them."""
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.rand(1, 3 * frames, size, size, generator=generator)
+    times = torch.tensor([4.0 ** (frame % exposures) for frame in range(frames)])
+    return {"frames": planes, "exposures": times.reshape(1, frames, 1, 1)}
