@@ -5,7 +5,9 @@ paths -> brackets -> labels -> pairs, or brackets photographed again -> lesson -
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,11 @@ from .console import count, say
 from .errors import InputError, NetworkError
 from .options import response_of
 from .trainingbar import show_making
-from .trainingrun import Run, give, make_all, processors
+from .trainingrun import Run, give, make_all, processors, weights_in
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from .training.label_sets import LabelSet
     from .training.lesson import Recipe
     from .training.pairs import Pair, Subset
@@ -26,6 +30,7 @@ DEFAULT_WIDTH = 64  # the paper's
 HELD_OUT = 12  # pairs of each subset to take scores on
 RETAKEN_ASIDE = 24  # brackets photographed again, to take scores on
 FINE_RATE = 3e-4  # of a network that goes on from what it is
+STAY = 0.5  # how far its weights are moved back to where they began, so that it forgets little
 REASONS = 12  # brackets that are named one by one
 
 
@@ -79,9 +84,11 @@ class LabelRun(Run):
 
         def prepare(common: dict[str, Any]) -> Recipe:
             found, config = run.design() or ("trust", {})
-            return TrustRecipe(found, config, rate=self.rate or FINE_RATE, batch=self.batch, **common)
+            common |= {"rate": self.rate or FINE_RATE, "batch": self.batch, "stay": STAY}
+            return TrustRecipe(found, config, **common)
 
-        run = self if self.init or self.resumed.exists() else replace(self, init=find("trust"))
+        start = self.init or find("trust")
+        run = replace(self, init=start)
         lesson = run.begin(TrustLesson, prepare)
         learned, aside = self.labelled()
         folders = self.home / "train", self.home / "held_out"
@@ -92,7 +99,8 @@ class LabelRun(Run):
         ]
         if self.steps != 0:
             make_all(jobs, (self.brackets, RETAKEN_ASIDE), self.workers or processors(), self.quiet)
-        give(run, lesson, folders[0], sorted(folders[1].glob("*.npy"))[:RETAKEN_ASIDE])
+        aside_files = sorted(folders[1].glob("*.npy"))[:RETAKEN_ASIDE]
+        give(run, lesson, folders[0], aside_files, partial(back_to, weights_in(start)))
 
     # --- labels -----------------------------------------------------------------------------------
 
@@ -125,6 +133,17 @@ class LabelRun(Run):
         if not self.quiet:
             describe(made, aside)
         return learned, aside
+
+
+def back_to(start: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Move the weights of a network `STAY` of the way back to those it started from.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models": between the two lie networks that are good
+    at what either of them is good at.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(start[name].to(value), STAY)
 
 
 def describe(labels: LabelSet, aside: LabelSet) -> None:

@@ -171,8 +171,17 @@ def _say_made(folder: Path, made: Made) -> None:
     say(line + (f", {made.failed} failed (skipped.txt there says why)" if made.failed else ""))
 
 
-def give(run: Run, lesson: Lesson[Source, Lot, Sample], source: Source, held_out: Sequence[Sample]) -> None:
-    """Give a lesson, unless no step is wanted, and write what was learned, judged by all that is held out."""
+def give(
+    run: Run,
+    lesson: Lesson[Source, Lot, Sample],
+    source: Source,
+    held_out: Sequence[Sample],
+    settle: Callable[[nn.Module], None] | None = None,
+) -> None:
+    """Give a lesson, unless no step is wanted, and write what was learned, judged by all that is held out.
+
+    ``settle`` has the last word on its weights.
+    """
     from .training.release import write_network
     from .training.train import load_mean, train
 
@@ -188,6 +197,8 @@ def give(run: Run, lesson: Lesson[Source, Lot, Sample], source: Source, held_out
 
             train(lesson, source, few, run.resumed, run.steps, bar.step, on_scores)
     mean, state = load_mean(run.resumed, lesson.recipe)
+    if settle is not None:
+        settle(mean)
     scores = lesson.validate(mean.to(lesson.device), held_out)
     card = write_network(run.output, lesson, mean, state, scores, run.data, _named(str(lesson.device)))
     if not run.quiet:

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from hdrmerge import cli_train, trainingrun, weights
+from hdrmerge import cli_train, labelrun, trainingrun, weights
 from hdrmerge.errors import NetworkError
 from hdrmerge.simulate import simulate_bracket
 from hdrmerge.simulate_files import write_pngs
@@ -301,6 +301,33 @@ def test_from_brackets_to_a_weights_file(photos: Path) -> None:
     other = unaided(str(photos), *options[:-2], "--steps", "1", "--force", "--agreement", "40")
     assert other.exit_code == 1
     assert "differ in 'rules'" in other.stderr
+
+
+def test_the_default_network_goes_on_from_what_it_is(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelrun, "RETAKEN_ASIDE", 1)
+    options = ["--network", "trust", "--brackets", "1", "--workers", "1", "--steps", "1", "--batch", "2"]
+    result = unaided(str(photos), "-r", "-o", "mine.onnx", "--device", "cpu", *options)
+    assert result.exit_code == 0, result.output
+    released, mine = weights.find("trust"), Path("mine.onnx")
+    card = weights.read_card(mine)
+    assert card["architecture"] == "trust"
+    assert card["config"] == weights.read_card(released)["config"]
+    assert "50% of the way back" in card["recipe"]
+    assert "photographed again from them" in card["data"]
+    before, after = weights.load_state(released), weights.load_state(mine)
+    changed = [name for name, values in before.items() if not np.array_equal(values, after[name])]
+    assert changed
+    assert max(float(np.abs(before[name] - after[name]).max()) for name in changed) < 0.01
+
+
+def test_weights_are_moved_half_of_the_way_back() -> None:
+    torch = pytest.importorskip("torch")
+    network = torch.nn.Linear(2, 1).requires_grad_(False)
+    network.weight.fill_(3.0)
+    network.bias.fill_(1.0)
+    labelrun.back_to({"weight": torch.tensor([[1.0, 5.0]]), "bias": torch.tensor([2.0])}, network)
+    assert network.weight.tolist() == [[2.0, 4.0]]
+    assert network.bias.tolist() == [1.5]
 
 
 def test_a_folder_that_teaches_nothing_says_what_to_shoot(photos: Path) -> None:

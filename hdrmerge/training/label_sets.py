@@ -49,7 +49,8 @@ class LabelOptions:
     """How labels are made. ``triplets`` is how many a bracket gives at most.
 
     ``aligned`` aligns frames as a merge does before anything else, so that what is learned from moves as
-    what a network of this program sees at work; without it they stay as captured, as in the paper.
+    what a network of this program sees at work, and gives noise to what is exposed anew; without it all is as
+    in the paper.
     ``merge`` says how brackets are read, and their exposures where files do not.
     """
 
@@ -327,7 +328,8 @@ class LabelSet:
         self.folder = folder
         origin = _entry(folder / ORIGIN)
         self.patch = int(origin["rules"]["patch"])
-        self.steady = ALIGNED if origin["aligned"] else STEADY
+        self.aligned = bool(origin["aligned"])
+        self.steady = ALIGNED if self.aligned else STEADY
         if names is None:
             names = sorted(path.stem for path in folder.glob("*.json") if path.name != ORIGIN)
         self.brackets = {name: _entry(folder / f"{name}.json") for name in dict.fromkeys(names)}
@@ -495,7 +497,8 @@ class LabelSet:
             mask = line_mask(size, inner, rng)
         levels = int(np.iinfo(records["codes"].dtype).max) + 1
         own = _codes(part, REFERENCE)
-        return lit_pair(own, stored.exposures, mask, inner, far, rng, levels, steady=self.steady)
+        noise = stored.noise if self.aligned else None  # without, as in the paper
+        return lit_pair(own, stored.exposures, mask, inner, far, rng, levels, noise, self.steady)
 
     def _donated(self, number: int, patch: Patch, size: tuple[int, int], inner: tuple[slice, slice]) -> Float:
         """Return the mask (h, w) of a saturated patch for a window of ``size`` with its patch at ``inner``.

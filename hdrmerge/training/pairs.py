@@ -84,14 +84,17 @@ def lit_pair(
     scene = decode(reference)
     gain = gain_for(scene[inner], mask[inner], draw_share(rng), min(exposures))
     scene = gained(scene, mask, gain)
-    frames = reexpose(scene, exposures, levels, noise, rng)
+    cuts = _moved([scene] * len(exposures), exposures, inner, far, rng, steady)
+    frames = [
+        reexpose(cut, [exposure], levels, None if noise is None else [noise[k]], rng)[0]
+        for k, (cut, exposure) in enumerate(zip(cuts, exposures, strict=True))
+    ]
     frames = [frames[REFERENCE if ratio == 1.0 else k] for k, ratio in enumerate(exposures)]  # stand-ins
-    moved = _moved(frames, exposures, inner, far, rng, steady)
     label = scene[inner]
     everywhere = np.ones(label.shape[:2], np.bool_)
     return Pair(
         "EDM" if far else "ED",
-        moved,
+        np.stack(frames),
         exposures,
         label,
         everywhere,

@@ -19,7 +19,6 @@ import numpy as np
 
 from ..exposure import Float, Mask, NoiseModel
 from ..painter import GAMMA
-from ..simulate import add_noise
 
 CLIPPED = 0.98  # code from which a channel counts as saturated
 FEATHER = 3.0  # [px] standard deviation of the blur of a transferred mask
@@ -65,13 +64,15 @@ def reexpose(
 ) -> list[Float]:
     """Return the codes of each frame of a label (h, w, 3), rounded to ``levels``: the image formation model.
 
-    Sheet A.3, step 13; ``noise``, one model a frame, is not the paper's and needs ``rng``.
+    Sheet A.3, step 13; ``noise``, one model a frame, is not the paper's and needs ``rng``. It is Gaussian: of
+    so many photons as a block of pixels counts, nothing else is seen.
     """
     frames = []
     for k, exposure in enumerate(exposures):
         linear = label * np.float32(exposure)
         if noise is not None and rng is not None:
-            linear = add_noise(linear, noise[k], rng)
+            deviation = np.sqrt(noise[k].variance(linear), dtype=np.float32)
+            linear = linear + deviation * rng.standard_normal(linear.shape, dtype=np.float32)
         frames.append(np.rint(encode(linear) * np.float32(levels - 1)) / np.float32(levels - 1))
     return frames
 

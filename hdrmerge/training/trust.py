@@ -22,6 +22,7 @@ class TrustRecipe(Recipe):
 
     architecture: str = "trust"
     blend_weight: float = 0.5  # of the loss of the blend alone, beside the corrected one
+    stay: float = 0.0  # how far the weights are moved back at the end to where they began; for the card
 
     def describe(self) -> str:
         return (
@@ -29,6 +30,7 @@ class TrustRecipe(Recipe):
             f"batches of {self.batch} patches of {self.size} px; log MSE + log MAE / 2 of mu-law values "
             f"where the gate is open, more where something moved, and {self.blend_weight:g} of the blend "
             f"alone; mean of weights over {1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+            + (f"; {self.stay:.0%} of the way back to the weights it started from" if self.stay else "")
         )
 
 
