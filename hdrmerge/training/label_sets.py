@@ -482,7 +482,11 @@ class LabelSet:
         part = records[outer]
         label = part["label"] if patch.kind & Kind.STATIC else None
         codes = [_codes(part, k) for k in range(3)]
-        return captured_pair(codes, stored.exposures, label, inner, far, rng)
+        return captured_pair(codes, stored.exposures, label, inner, far, rng, self._noise(stored))
+
+    def _noise(self, stored: _Stored) -> tuple[NoiseModel, ...] | None:
+        """Return the noise that is given to frames; none as captured, as in the paper."""
+        return stored.noise if self.aligned else None
 
     def _lit(self, number: int, patch: Patch, far: bool, transferred: bool, rng: np.random.Generator) -> Pair:
         stored, records = self.triplets[number], self._records(number)
@@ -497,7 +501,7 @@ class LabelSet:
             mask = line_mask(size, inner, rng)
         levels = int(np.iinfo(records["codes"].dtype).max) + 1
         own = _codes(part, REFERENCE)
-        noise = stored.noise if self.aligned else None  # without, as in the paper
+        noise = self._noise(stored)
         return lit_pair(own, stored.exposures, mask, inner, far, rng, levels, noise, self.steady)
 
     def _donated(self, number: int, patch: Patch, size: tuple[int, int], inner: tuple[slice, slice]) -> Float:

@@ -22,7 +22,7 @@ from ..exposure import Float, Mask, NoiseModel, mu_law
 from ..write import unwritable
 from .motion import MARGIN, STEADY, Shift, draw_shift
 from .pseudo_labels import REFERENCE, known
-from .reexposure import Where, decode, draw_share, gain_for, gained, reexpose, saturated
+from .reexposure import Where, decode, draw_share, gain_for, gained, noisy, reexpose, saturated
 
 Subset = Literal["ED", "EDM", "MD", "MDM"]
 SUBSETS: tuple[Subset, ...] = ("ED", "EDM", "MD", "MDM")
@@ -51,16 +51,24 @@ def captured_pair(
     inner: Where,
     far: bool,
     rng: np.random.Generator,
+    noise: Sequence[NoiseModel] | None = None,
 ) -> Pair:
     """Return a patch as captured, MD; or with the other frames moved ``far`` besides, MDM.
 
     ``codes`` (h, w, 3) and the fused ``label`` (h, w, 3), None for a dynamic patch, show the patch at
-    ``inner`` and what there is around it.
+    ``inner`` and what there is around it. With ``noise``, which is not the paper's, as much again is added to
+    the frames of a dynamic patch: else it teaches that the reference has none.
     """
     own = codes[REFERENCE][inner]
     truth = decode(own) if label is None else label[inner].astype(np.float32)
     exact = ~saturated(own) if label is None else known(truth, exposures[0])
     moved = _moved(codes, exposures, inner, far or None, rng)
+    if noise is not None and label is None:
+        once = [k for k in range(3) if k == REFERENCE or exposures[k] != exposures[REFERENCE]]
+        for k in once:
+            moved[k] = noisy(moved[k], noise[k], rng)
+        for k in set(range(3)) - set(once):  # stand-ins
+            moved[k] = moved[REFERENCE]
     return Pair("MDM" if far else "MD", moved, exposures, truth, exact)
 
 

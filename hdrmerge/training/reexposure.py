@@ -71,10 +71,20 @@ def reexpose(
     for k, exposure in enumerate(exposures):
         linear = label * np.float32(exposure)
         if noise is not None and rng is not None:
-            deviation = np.sqrt(noise[k].variance(linear), dtype=np.float32)
-            linear = linear + deviation * rng.standard_normal(linear.shape, dtype=np.float32)
+            linear = with_noise(linear, noise[k], rng)
         frames.append(np.rint(encode(linear) * np.float32(levels - 1)) / np.float32(levels - 1))
     return frames
+
+
+def noisy(code: Float, noise: NoiseModel, rng: np.random.Generator) -> Float:
+    """Return codes with noise; what is saturated stays so."""
+    return np.where(code >= CLIPPED, code, encode(with_noise(decode(code), noise, rng)))
+
+
+def with_noise(linear: Float, noise: NoiseModel, rng: np.random.Generator) -> Float:
+    """Return linear light with Gaussian noise."""
+    deviation = np.sqrt(noise.variance(linear), dtype=np.float32)
+    return np.asarray(linear + deviation * rng.standard_normal(linear.shape, dtype=np.float32), np.float32)
 
 
 # --- gain masks -----------------------------------------------------------------------------------
