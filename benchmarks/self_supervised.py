@@ -220,10 +220,13 @@ def main() -> None:
         "reference": mean_scores(lambda pair: decode(pair.codes[REFERENCE]), judged),
         "fused": mean_scores(lambda pair: fuse(list(pair.codes), pair.exposures), judged),
     }
-    wanted = options.only or ["all", "supervised", *ABLATION]
+    known_rows = {"all": SUBSETS, "supervised": SUBSETS, **ABLATION}
+    if unknown := set(options.only) - set(known_rows):
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(known_rows)}")
+    wanted = options.only or list(known_rows)
     for name in dict.fromkeys(wanted):
         source: Pairs = labels if name != "supervised" else Truths(list(readable(files)), labels.patch)
-        lesson = learn(name, source, options, ABLATION.get(name, SUBSETS))
+        lesson = learn(name, source, options, known_rows[name])
         scores[name] = judge(lesson, judged)
         print(
             f"{name:11}",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hdrmerge.errors import InputError
+from hdrmerge.exposure import NoiseModel
 from hdrmerge.training.pairs import captured_pair, draw_sheet, lit_pair, window
 from hdrmerge.training.reexposure import decode, encode, line_mask
 
@@ -105,6 +106,54 @@ def test_added_motion_of_lit_pairs_is_small_or_large(codes: list[np.ndarray]) ->
             found.append((np.argmin(short.sum(axis=1)) - 32, np.argmin(short.sum(axis=0)) - 32))
     assert np.std(moved[False]) == pytest.approx(4.0, rel=0.2)
     assert np.abs(moved[True]).mean() == pytest.approx(20.0, rel=0.1)
+
+
+NOISE = tuple(NoiseModel(1e-4 * (k + 1), 1e-3 * (k + 1)) for k in range(3))
+
+
+def test_noise_is_added_to_what_is_exposed_anew_but_not_to_its_label(codes: list[np.ndarray]) -> None:
+    """Each frame has the noise of its own model, in linear light."""
+    given = codes[1], EXPOSURES, np.zeros((SIDE, SIDE), np.float32), INNER, True
+    plain, noisy = (
+        lit_pair(*given, np.random.default_rng(5), 65536, noise, steady=0.0) for noise in (None, NOISE)
+    )
+    np.testing.assert_array_equal(plain.label, noisy.label)
+    own = plain.codes[1]
+    assert not np.array_equal(own, noisy.codes[1])
+    for k, model in enumerate(NOISE):
+        light = noisy.label * np.float32(EXPOSURES[k])
+        inside = light < 0.9
+        if k == 1:  # the others are shifted
+            wrong = (decode(noisy.codes[k]) - light)[inside] / np.sqrt(model.variance(light))[inside]
+            assert float(wrong.std()) == pytest.approx(1.0, abs=0.05)
+            assert abs(float(wrong.mean())) < 0.05
+
+
+def test_noise_is_added_to_a_dynamic_patch_but_not_to_a_static_one(codes: list[np.ndarray]) -> None:
+    codes[1][50, 50] = 1.0
+    rng = np.random.default_rng(0)
+    dynamic = captured_pair(codes, EXPOSURES, None, INNER, False, rng, NOISE)
+    assert np.allclose(dynamic.label, decode(codes[1][INNER]))
+    light = dynamic.label[dynamic.known]
+    wrong = (decode(dynamic.codes[1])[dynamic.known] - light) / np.sqrt(NOISE[1].variance(light))
+    assert float(wrong.std()) == pytest.approx(1.0, abs=0.05)
+    assert dynamic.codes[1][10, 10].tolist() == [1.0] * 3  # saturated is saturated
+    label = np.full((SIDE, SIDE, 3), 0.3, np.float16)
+    static = captured_pair(codes, EXPOSURES, label, INNER, False, rng, NOISE)
+    assert np.array_equal(static.codes, np.stack([code[INNER] for code in codes]))
+    pair = captured_pair([codes[0], codes[1], codes[1]], (0.25, 1.0, 1.0), None, INNER, True, rng, NOISE)
+    assert np.array_equal(pair.codes[2], pair.codes[1])
+
+
+def test_frames_that_are_aligned_hardly_move(codes: list[np.ndarray]) -> None:
+    rng, mask = np.random.default_rng(0), np.zeros((SIDE, SIDE), np.float32)
+    shifts = []
+    for _ in range(40):
+        pair = lit_pair(codes[1], (0.9, 1.0, 1.1), mask, INNER, False, rng, 1 << 16, steady=0.5)
+        where = np.abs(codes[1] * np.float32(0.9 ** (1 / 2.2)) - pair.codes[0][0, 0]).sum(axis=-1)
+        y, x = np.unravel_index(int(np.argmin(where)), where.shape)
+        shifts.append((y - 40, x - 40))
+    assert 0.2 < float(np.std(shifts)) < 0.8
 
 
 def test_a_sheet_shows_inputs_label_and_mask(tmp_path: Path, codes: list[np.ndarray]) -> None:

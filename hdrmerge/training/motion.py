@@ -37,7 +37,7 @@ BETTER = 0.95  # of the squared difference that is left where a homography is wo
 LENIENCE = (0.5, 2.0)  # [px] least and most that the flow in a static patch may differ from its median
 MARGIN = 40  # [px] around a patch that shifts need at most
 STEADY = 4.0  # [px] standard deviation of the shift of a camera held still
-ALIGNED = 0.5  # [px] the same where frames are aligned before anything else
+ALIGNED = 0.25  # [px] the same where frames are aligned before anything else: a pixel now and then
 MOVING = (20.0, 3.0)  # [px] mean and standard deviation of that of one held freely
 
 Shift = tuple[int, int]
