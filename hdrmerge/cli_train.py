@@ -323,8 +323,13 @@ def self_supervised(
         ),
     ] = None,
     subsets: Annotated[
-        str, typer.Option(metavar="ED,EDM,MD,MDM", help="What to learn from; not of trust.")
-    ] = "ED,EDM,MD,MDM",
+        str | None,
+        typer.Option(
+            metavar="ED,EDM,MD,MDM",
+            help="What to learn from; not of trust.",
+            show_default="ED,MD; all with --as-captured",
+        ),
+    ] = None,
     as_captured: Annotated[
         bool, typer.Option("--as-captured", help="Do not align frames first; as in the paper.")
     ] = False,
@@ -370,7 +375,8 @@ def self_supervised(
     What the three frames of a bracket show is known where nothing moves,
     by fusing them, and where the reference is well exposed, by itself.
     From such patches four kinds of lessons are drawn: as captured (MD),
-    with motion added (MDM), with light added (ED), with both (EDM).
+    with light added (ED), with motion added besides (MDM, EDM), which
+    is for networks that see frames as captured.
     Brackets of which nothing can be learned are named with the reason;
     one in eight is set aside to take scores on.
 
@@ -385,7 +391,7 @@ def self_supervised(
     Example: hdrmerge train self-supervised photos -o mine.onnx --width 16
     """
     run = LabelRun.of(locals())
-    chosen = subsets_of(subsets)
+    chosen = subsets_of(subsets, as_captured)
     check_width(network.value, width)
     run.check()
     if network is Learner.trust:

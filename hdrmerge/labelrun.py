@@ -185,10 +185,16 @@ def held_out_of(labels: LabelSet) -> list[Pair]:
     return [labels.draw(rng, (subset,)) for _ in range(HELD_OUT) for subset in SUBSETS if counts[subset]]
 
 
-def subsets_of(text: str) -> tuple[Subset, ...]:
-    """Return what ``--subsets`` names."""
+def subsets_of(text: str | None, as_captured: bool) -> tuple[Subset, ...]:
+    """Return what ``--subsets`` names: if nothing all, but where frames are aligned those without far motion.
+
+    There whole patches do not move: with them a network learns to distrust what is right (measured by
+    benchmarks/self_supervised.py).
+    """
     from .training.pairs import SUBSETS
 
+    if text is None:
+        return SUBSETS if as_captured else ("ED", "MD")
     wanted = [part.strip().upper() for part in text.split(",")]
     chosen = tuple(subset for subset in SUBSETS if subset in wanted)
     if not chosen or set(wanted) - set(SUBSETS):

@@ -320,6 +320,12 @@ def test_the_default_network_goes_on_from_what_it_is(photos: Path, monkeypatch: 
     assert max(float(np.abs(before[name] - after[name]).max()) for name in changed) < 0.01
 
 
+def test_far_motion_is_for_frames_as_captured() -> None:
+    assert labelrun.subsets_of(None, as_captured=False) == ("ED", "MD")
+    assert labelrun.subsets_of(None, as_captured=True) == ("ED", "EDM", "MD", "MDM")
+    assert labelrun.subsets_of("mdm, ED", as_captured=False) == ("ED", "MDM")
+
+
 def test_weights_are_moved_half_of_the_way_back() -> None:
     torch = pytest.importorskip("torch")
     network = torch.nn.Linear(2, 1).requires_grad_(False)

@@ -38,7 +38,6 @@ WHAT_TO_SHOOT = (
 ORIGIN = "labels.json"
 CURVE = 256  # codes at which a curve without a name is kept
 LUMA_TABLE = 3688  # sum of ITU-T T.81, table K.1: the steps of quality 50
-FAR = 1 / 3  # how often patches whose frames move far are drawn where frames are aligned, to 1 of others
 ASIDE, FEW = 8, 4  # one bracket in so many is set aside; of fewer than so many, none
 
 Tell = Callable[[int, int, str], None]
@@ -381,18 +380,17 @@ class LabelSet:
     def draw(self, rng: np.random.Generator, subsets: Sequence[Subset] = SUBSETS) -> Pair:
         """Draw a pair of any of the ``subsets``, all their patches alike.
 
-        Where frames are aligned those with far motion are drawn less often, because after that little moves.
         Raises `InputError` where they are empty.
         """
         counts = self.counts()
-        if not any(counts[subset] for subset in subsets):
+        total = sum(counts[subset] for subset in subsets)
+        if total == 0:
             raise InputError(f"{self.folder}: has no patch for {', '.join(subsets)}; {WHAT_TO_SHOOT}")
-        rare = FAR if self.aligned else 1.0
-        shares = np.array(
-            [counts[subset] * (rare if subset in ("EDM", "MDM") else 1.0) for subset in subsets]
-        )
-        subset = subsets[int(rng.choice(len(subsets), p=shares / shares.sum()))]
-        number = int(rng.integers(counts[subset]))
+        number = int(rng.integers(total))
+        for subset in subsets:
+            if number < counts[subset]:
+                break
+            number -= counts[subset]
         static = self._of[Kind.STATIC]
         if subset in ("ED", "EDM"):
             return self._lit(*self._of[Kind.WELL][number], subset == "EDM", rng.random() < 0.5, rng)
