@@ -56,6 +56,7 @@ GLOBAL = {
 
 CLOCK = 90_000  # ticks a second, as MPEG has them: every usual frame rate is a whole number of them
 DARKEST_NITS = 0.0001  # that the display of the stated mastering shows, in its smallest unit
+REORDERED = 8  # frames: of shorter clips x265's B-frames have decoding times that no file can hold
 
 
 def encode_hdr(
@@ -77,6 +78,8 @@ def encode_hdr(
     transfer = TRANSFER_HLG if display.transfer == "hlg" else TRANSFER_PQ
     parameters = hdr_parameters(codec, display, measured)
     options = {"crf": str(quality), **parameters, "preset": "medium" if codec == "hevc" else "8"}
+    if codec == "hevc" and len(reel) < REORDERED:
+        options["x265-params"] += ":bframes=0"
     picture = _Picture("yuv420p10le", BT2020, transfer, BT2020, 10)
 
     def signals() -> Iterator[Float]:

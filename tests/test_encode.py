@@ -173,8 +173,15 @@ def test_the_scheduling_of_the_thread_is_left_as_it_was(tmp_path: Path, reel: Re
     assert os.sched_getscheduler(0) == before
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 8, 9])
+def test_a_clip_of_few_frames_is_written(tmp_path: Path, frames: int) -> None:
+    reel = reel_of(tmp_path / "reel", [np.tile(grey(0.25), (64, 64, 1))] * frames)
+    encode_hdr(reel, tmp_path / "a.mp4", measure(reel))
+    assert len(read(tmp_path / "a.mp4")[1]) == frames
+
+
 def test_grey_stays_grey(tmp_path: Path) -> None:
-    reel = reel_of(tmp_path / "reel", [np.tile(grey(0.25), (16, 32, 1))] * 2)
+    reel = reel_of(tmp_path / "reel", [np.tile(grey(0.25), (64, 64, 1))] * 2)
     encode_hdr(reel, tmp_path / "a.mp4", measure(reel), quality=1)
     _, found, _, _ = read(tmp_path / "a.mp4")
     assert np.abs(found[0][1].astype(int) - 512).max() <= 1

@@ -208,13 +208,17 @@ def test_hdr_for_displays_is_no_footage(tmp_path: Path) -> None:
         open_footage(path)
 
 
-def test_a_clip_that_ends_early_is_refused(tmp_path: Path) -> None:
+def test_a_clip_that_ends_early_is_told(tmp_path: Path) -> None:
+    """Whether its last frame is cut in two or between two, which the encoder decides."""
     rgb = alternating([1.0, 0.5] * 10)
     whole = write_clip(tmp_path / "w.mp4", rgb, codec="libx264", pix_fmt="yuv420p")
     data = whole.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(InputError, match=r"cut\.mp4: ends early or is damaged"):
-        open_footage(tmp_path / "cut.mp4")
+    try:
+        said = " ".join(open_footage(tmp_path / "cut.mp4").warnings)
+    except InputError as error:
+        said = str(error)
+    assert "cut.mp4: ends early" in said
 
 
 def test_stills_of_two_sizes_are_refused(tmp_path: Path) -> None:
