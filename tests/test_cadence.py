@@ -16,7 +16,7 @@ from hdrmerge.footage import open_footage
 
 pytest.importorskip("av")
 
-BRIDE = Path("/work/shared/brackets/altexp_bride")
+BRIDE = Path(__file__).parents[2] / "shared" / "brackets" / "altexp_bride"
 RADIANCE = scene(120, 160)
 KNOWN = TRANSFERS[1]  # the curve that the clips are made with
 TAGS = {"colorspace": 1, "color_range": 1, "color_trc": 1}
