@@ -7,7 +7,6 @@ The tags that tell a player what the numbers mean go to the encoder and to the c
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ from .grade import Display, Measured, hdr_signal
 from .journal import remove_leftovers
 from .operators import drago2003, mulaw, narkowicz2015, reinhard2002
 from .reel import Reel
-from .write import check_target, unwritable
+from .write import check_target, replacing, unwritable
 
 Codec = Literal["hevc", "av1"]
 
@@ -191,7 +190,8 @@ def _encode(
         )
     os.environ.setdefault("SVT_LOG", "1")  # errors only: libsvtav1 writes to stderr itself
     times = reel.script.times
-    with _replacing(target) as temporary, av.open(str(temporary), "w") as container:
+    remove_leftovers(target.parent)
+    with replacing(target) as temporary, av.open(str(temporary), "w") as container:
         stream = None
         for number, signal in enumerate(signals):
             flat = planes(signal, picture.matrix, picture.bits)
@@ -263,22 +263,3 @@ def _as_before() -> Iterator[None]:
     finally:
         if os.sched_getscheduler(0) != policy:
             os.sched_setscheduler(0, policy, parameter)
-
-
-_serial = itertools.count()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a hidden file beside ``path``, moved onto it at the end, removed on failure, as `write` does."""
-    temporary = path.with_name(f".hdrmerge-{os.getpid()}-{next(_serial)}{path.suffix}")
-    remove_leftovers(path.parent)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error

@@ -35,7 +35,7 @@ from .expand import (
 from .exposure import Array, Float, Response
 from .highlights import GAMMA, encoded
 from .infer import Engine
-from .write import check_target, unwritable, write_preview
+from .write import check_target, replacing, write_preview
 
 LARGEST_EV, USUAL_EV = 4.0, 2.0  # [stops] that networks learned at most, and beyond which they guess much
 NO_TIME = 1 / 60  # [s] for EV 0 of a virtual bracket where the photograph states no time
@@ -147,16 +147,8 @@ def write_frame(frame: VirtualFrame, path: Path, *, force: bool = False) -> None
     if path.suffix.lower() == ".jpg":
         write_preview(np.asarray(frame.codes(np.uint8), np.uint8), path, shot=frame.shot, force=force)
         return
-    temporary = path.with_name(f".hdrmerge-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(_tiff(frame.codes(np.uint16), frame.shot))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(_tiff(frame.codes(np.uint16), frame.shot))
 
 
 def _tiff(codes: Array, shot: Shot) -> bytes:

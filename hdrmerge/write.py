@@ -78,7 +78,7 @@ def write(
     suffix = path.suffix.lower()
     if suffix in (".tif", ".tiff") and radiance_map.pixels.nbytes > LARGEST_TIFF:
         raise OutputError(f"{path}: larger than the 4 GiB that a TIFF holds; write .exr")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if suffix == ".exr":
             repairs = _write_exr(radiance_map, temporary, compression, float32)
         elif suffix == ".hdr":
@@ -94,13 +94,13 @@ def write_preview(display: NDArray[np.uint8], path: Path, *, shot: Shot, force: 
     encode = _png if path.suffix.lower() == ".png" else _jpeg
     if encode is _jpeg and max(display.shape) > LARGEST_JPEG_SIDE:
         raise OutputError(f"{path}: a JPEG holds at most {LARGEST_JPEG_SIDE} pixels a side; write .png")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(encode(display, shot))
 
 
 def write_text(text: str, path: Path) -> None:
     """Write a report, replacing an older one."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -128,7 +128,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden file beside ``path`` to write to, moved onto it at the end, removed on failure."""
     temporary = path.with_name(f".hdrmerge-{os.getpid()}-{next(_serial)}{path.suffix}")
     try:

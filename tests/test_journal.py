@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hdrmerge import journal as module
 from hdrmerge.errors import OutputError
 from hdrmerge.journal import NAME, Journal, Origin, ReportFile, remove_leftovers
-from hdrmerge.write import _replacing
+from hdrmerge.write import replacing
 
 ORIGIN = Origin((("a.jpg", 10, 1), ("b.jpg", 20, 2)), {"align": "homography", "float": "off"})
 
@@ -217,7 +217,7 @@ def test_only_leftovers_are_removed(tmp_path: Path, dead: int) -> None:
 
 
 def test_the_names_are_those_of_write(tmp_path: Path) -> None:
-    with _replacing(tmp_path / "out.exr") as temporary:
+    with replacing(tmp_path / "out.exr") as temporary:
         temporary.write_text("x")
         found = module._TEMPORARY.fullmatch(temporary.name)
         assert found is not None
