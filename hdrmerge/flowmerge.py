@@ -29,6 +29,7 @@ from .painter import GAMMA, LUMA
 from .proxy import NEARLY_CLIPPED, Proxy, block_of
 
 Matrix = NDArray[np.float64]
+Grey = NDArray[np.uint8]
 
 FADE = (0.99, 0.93)  # codes of the brightest channel between which a frame's weight goes from 0 to 1
 NOISE = NoiseModel(0.0, 1e-3).with_quantisation(Response.named("gamma2.2"), 256)  # of every frame
@@ -184,10 +185,27 @@ def flow_to(reference: Float, other: Float, ratio: float) -> Float:
 
     ``ratio`` is the exposure of the other over the reference's.
     """
-    still, moving = (
+    return dis_flow(*flow_pictures(reference, other, ratio))
+
+
+def flow_pictures(still: Float, moving: Float, ratio: float) -> tuple[Grey, Grey]:
+    """Return two frames (H, W, 3) as grey pictures for a flow, as bright and as clipped as each other.
+
+    ``ratio`` is the exposure of ``moving`` over that of ``still``.
+    """
+    one, other = (
         np.rint(cv2.transform(codes, LUMA) * np.float32(255)).astype(np.uint8)
-        for codes in alike(reference, other, ratio)
+        for codes in alike(still, moving, ratio)
     )
+    return one, other
+
+
+def dis_flow(still: Array, moving: Array) -> Float:
+    """Return the flow (H, W, 2) [px] of OpenCV's DIS between grey pictures (H, W) uint8.
+
+    On a rendered scene without noise it is 0.05 px off at half of the pixels, 0.5 px at one in a hundred.
+    Smoother than by default: of real brackets a third more patches are seen to be static.
+    """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setVariationalRefinementAlpha(SMOOTHNESS)
     return np.asarray(dis.calc(still, moving, None), np.float32)

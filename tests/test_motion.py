@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from hdrmerge.exposure import Float
+from hdrmerge.flowmerge import dis_flow, flow_pictures
 from hdrmerge.simulate import homography
 from hdrmerge.training.motion import (
     Flows,
     alignable,
     camera_motion,
-    dis_flow,
     dominant_bin,
     draw_shift,
     elected,
-    flow_pictures,
     is_static,
     lenience,
     warped,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hdrmerge.exposure import NoiseModel
+from hdrmerge.flowmerge import rematched
 from hdrmerge.training.reexposure import (
     CLIPPED,
     SHORTEST_SATURATED,
@@ -14,7 +15,6 @@ from hdrmerge.training.reexposure import (
     gain_for,
     gained,
     line_mask,
-    matched,
     needed_gain,
     reexpose,
     saturated,
@@ -38,7 +38,7 @@ def test_codes_are_a_gamma_of_linear_light() -> None:
 
 def test_matching_is_exposing_longer() -> None:
     linear = np.float32([0.01, 0.1, 0.3])
-    assert np.allclose(matched(encode(linear), 4.0), encode(4 * linear), atol=1e-6)
+    assert np.allclose(rematched(encode(linear), 4.0), encode(4 * linear), atol=1e-6)
 
 
 def test_frames_are_clipped_and_rounded(label: np.ndarray) -> None:

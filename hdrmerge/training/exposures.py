@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from ..dataset import read_scene
 from ..errors import InputError
 from ..exposure import Array, Float, NoiseModel, Response
+from ..flowmerge import rematched
 from ..simulate import Camera, scale_for_saturation
-from .reexposure import matched
 from .scenes import draw_response, scene_files
 from .triplets import Series
 
@@ -389,7 +389,7 @@ def _stops(series: Series) -> list[float]:
 
 def agree(short: Float, long: Float, stops: float) -> bool:
     """Tell whether two photographs (h, w, 3), gamma codes, show the same, wherever both show anything."""
-    expected = matched(short, 2.0**stops)
+    expected = rematched(short, 2.0**stops)
     told = (np.minimum(short, long) > 0.05).all(axis=-1) & (np.maximum(expected, long) < 0.95).all(axis=-1)
     strays = told & (np.abs(expected - long) > AGREES).any(axis=-1)
     return bool(told.mean() >= TOLD and strays.sum() <= STRAYS * told.sum())

@@ -15,20 +15,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..exposure import Array, Float, Mask
+from ..flowmerge import dis_flow, flow_pictures
 from ..painter import LUMA
 from ..scene import Matrix
-from .reexposure import matched
-
-Grey = NDArray[np.uint8]
 
 Flow = Callable[[Array, Array], Float]
 """Optical flow of grey pictures (H, W) uint8, still and moving: (H, W, 2) float32 [px], x and y; what the
 first shows at p the second shows at p + flow(p)."""
 
-SMOOTHNESS = 60.0  # weight of smoothness in the refinement of DIS, by default 20
 FARTHEST = 15.0  # [px] dominant motion from which frames are not aligned, the paper's t_f
 POINTS = 20_000  # that a homography is found from, at most
 REPROJECTION = 1.0  # [px] farthest a point may lie from where a homography puts it
@@ -50,30 +46,6 @@ Shift = tuple[int, int]
 def luma(code: Float) -> Float:
     """Return the luma (H, W) of codes (H, W, 3)."""
     return np.asarray(cv2.transform(code, LUMA), np.float32)
-
-
-def flow_pictures(still: Float, moving: Float, ratio: float) -> tuple[Grey, Grey]:
-    """Return two frames (H, W, 3) as grey pictures for a flow, as bright and as clipped as each other.
-
-    The shorter exposure is matched to the longer. ``ratio`` is the exposure of ``moving`` over that of
-    ``still``. Sheet A.3, step 1.
-    """
-    pictures = []
-    for code, gain in ((still, max(ratio, 1.0)), (moving, max(1 / ratio, 1.0))):
-        grey = luma(code if gain == 1.0 else matched(code, gain))
-        pictures.append(np.rint(grey * np.float32(255)).astype(np.uint8))
-    return pictures[0], pictures[1]
-
-
-def dis_flow(still: Array, moving: Array) -> Float:
-    """Return the `Flow` of OpenCV's DIS, in place of the paper's GMA.
-
-    On a rendered scene without noise it is 0.05 px off at half of the pixels, 0.5 px at one in a hundred.
-    Smoother than by default: of real brackets a third more patches are seen to be static.
-    """
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis.setVariationalRefinementAlpha(SMOOTHNESS)
-    return np.asarray(dis.calc(still, moving, None), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

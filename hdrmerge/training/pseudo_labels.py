@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..exposure import Float, Mask, NoiseModel
+from ..flowmerge import dis_flow
 from ..painter import GAMMA, WELL_EXPOSED
 from ..scene import Matrix
 from .motion import (
@@ -29,7 +30,6 @@ from .motion import (
     Flows,
     alignable,
     camera_motion,
-    dis_flow,
     dominant_bin,
     elected,
     is_static,

@@ -46,15 +46,6 @@ def decode(code: Float) -> Float:
     return np.asarray(np.power(code, np.float32(GAMMA)), np.float32)
 
 
-def matched(code: Float, ratio: float) -> Float:
-    """Return what a frame's codes were with ``ratio`` times its exposure: clip(code * ratio^(1 / gamma)).
-
-    >>> [round(float(code), 3) for code in matched(np.float32([0.5, 0.5326]), 4)]
-    [0.939, 1.0]
-    """
-    return np.asarray(np.clip(code * np.float32(ratio ** (1 / GAMMA)), 0.0, 1.0), np.float32)
-
-
 def reexpose(
     label: Float,
     exposures: Sequence[float],
