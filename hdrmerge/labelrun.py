@@ -5,7 +5,7 @@ paths -> brackets -> labels -> pairs, or brackets photographed again -> lesson -
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from .trainingrun import Run, give, make_all, processors, weights_in
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .folder import Plan
     from .training.label_sets import LabelSet
     from .training.lesson import Recipe
     from .training.pairs import Pair, Subset
@@ -113,12 +114,8 @@ class LabelRun(Run):
 
         found = plan(self.paths, self.recursive, self.gap, self.per_set)
         files = [[shot.path for shot in one.shots] for one in found.grouping.sets]
-        if found.grouping.left_out and not self.quiet:
-            number = len(found.grouping.left_out)
-            say(
-                f"{count(number, 'photograph')} {'is' if number == 1 else 'are'} in no bracket; "
-                "hdrmerge inspect says why"
-            )
+        if not self.quiet:
+            describe_rest(found)
         if not files:
             raise InputError(f"{self.paths[0]}: no brackets there; {WHAT_TO_SHOOT}")
         options = LabelOptions(
@@ -150,15 +147,28 @@ def describe(labels: LabelSet, aside: LabelSet) -> None:
     """Say on stderr what labels there are, which brackets give nothing, and draw a sheet of each subset."""
     for subset, patches, what in labels.table():
         say(f"{subset:4} {patches:7,} patches  {what}")
-    reasons = labels.reasons()
-    for path, reason in list(reasons.items())[:REASONS]:
-        say(f"{path}: nothing to learn from: {reason}")
-    if len(reasons) > REASONS:
-        say(f"and {len(reasons) - REASONS} more, see the .json files of {labels.folder}")
+    reasons = [f"{path}: nothing to learn from: {reason}" for path, reason in labels.reasons().items()]
+    say_some(reasons, f"the .json files of {labels.folder} say why")
     sheets = draw_sheets(labels)
     say(f"pictures: {', '.join(str(path) for path in sheets)}")
     if aside.brackets:
         say(f"set aside to take scores on: {count(len(aside.brackets), 'bracket')}")
+
+
+def describe_rest(found: Plan) -> None:
+    """Say on stderr which photographs cannot be read, and how many are in no bracket."""
+    say_some([f"{one.path}: {one.reason}" for one in found.unreadable], "hdrmerge inspect names them")
+    if number := len(found.grouping.left_out):
+        are = "is" if number == 1 else "are"
+        say(f"{count(number, 'photograph')} {are} in no bracket; hdrmerge inspect says why")
+
+
+def say_some(lines: Sequence[str], rest: str) -> None:
+    """Say the first lines one by one, and where the rest of them is."""
+    for line in lines[:REASONS]:
+        say(line)
+    if len(lines) > REASONS:
+        say(f"and {len(lines) - REASONS} more; {rest}")
 
 
 def draw_sheets(labels: LabelSet) -> list[Path]:

@@ -274,6 +274,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ramp: np.ndarray, el
 
 def test_from_brackets_to_a_weights_file(photos: Path) -> None:
     options = ["-r", "-o", "mine.onnx", "--width", "4", "--batch", "2", "--device", "cpu", "--rate", "1e-3"]
+    Path("photos", "a1", "broken.jpg").write_bytes(b"no photograph")
     result = unaided(str(photos), *options, "--steps", "3")
     assert result.exit_code == 0, result.output
     assert result.stdout == "mine.onnx\n"
@@ -283,6 +284,7 @@ def test_from_brackets_to_a_weights_file(photos: Path) -> None:
         "as captured:",
         "nothing to learn from: its frames, at 128 x 96 px, are smaller than a patch of 128 px",
         "2 photographs are in no bracket; hdrmerge inspect says why",
+        "broken.jpg: ",
         "set aside to take scores on: ",  # how many of so few, the hash of their paths decides
         "3 steps",
     ):
