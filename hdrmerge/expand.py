@@ -1,6 +1,6 @@
 """One photograph -> radiance beyond its white.
 
-    read -> linear -> small picture -> network, at shorter exposures -> radiance, small
+    read -> linear -> small picture, extrapolated -> network, at shorter exposures -> radiance, small
          -> what of it is brighter than the photograph -> added, at full size, to what is clipped there
 
 The network is `networks.virtual_bracket` (Le et al. 2023). It sees averages of about a megapixel, whole:
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from .bracket import Frame, RadianceMap, Shot
 from .errors import NetworkError
 from .exposure import Float, Mask, Response
+from .extrapolate import extrapolated
 from .fileformat import kind_of
 from .highlights import RAMP, REACH, Small, begun, clipped, encoded, excess, merged, raise_clipped
 from .infer import Engine, open_engine, out_of_memory
@@ -335,7 +336,7 @@ def _run(engine: Engine, light: Float, ev: float) -> Float | None:
     need = light.shape[0] * light.shape[1] * float(engine.card.get("bytes_per_pixel", 0))
     if need > engine.free_memory() and not tiny:
         return None
-    photo = np.ascontiguousarray(np.moveaxis(encoded(light), -1, 0)[None])
+    photo = np.ascontiguousarray(np.moveaxis(encoded(extrapolated(light)), -1, 0)[None])
     try:
         found = engine.run({"photo": photo, "ev": np.full((1, 1, 1, 1), ev, np.float32)}, last=True)
     except Exception as error:

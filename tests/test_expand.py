@@ -111,6 +111,7 @@ def test_arithmetic_and_no_network_give_the_linear_photograph(
     sim: Simulated, photo: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = srgb_decode(sim.frames[0] / 255)
+    monkeypatch.setattr(expand, "extrapolated", lambda light: light)
     arithmetic, _ = expanded(photo, Stub(), monkeypatch, block)
     np.testing.assert_allclose(arithmetic.pixels, own, rtol=0, atol=1e-5)
     none, expansion = expand_photo(photo, NONE)
@@ -363,11 +364,19 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("block", [1, 3])
-def test_an_untrained_network_gives_the_linear_photograph(
+def test_an_untrained_network_goes_on_as_light_began(
     sim: Simulated, photo: Path, untrained: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(expand, "SMALL_PIXELS", SIZE[0] * SIZE[1] / block**2)
-    radiance, expansion = expand_photo(photo, ExpandOptions(network=str(untrained), device="cpu"))
-    np.testing.assert_allclose(radiance.pixels, srgb_decode(sim.frames[0] / 255), rtol=0, atol=1e-5)
+    options = ExpandOptions(network=str(untrained), device="cpu")
+    own, clips = srgb_decode(sim.frames[0] / 255), sim.frames[0] == 255
+    radiance, expansion = expand_photo(photo, options)
+    np.testing.assert_allclose(radiance.pixels[~clips], own[~clips], rtol=0, atol=1e-5)
+    white = clips.all(axis=2)
+    errors = [stops_off(one[white], sim.truth[white]) for one in (radiance.pixels, own)]
+    assert errors[0] < 0.8 * errors[1]
     assert expansion.network.startswith("untrained.onnx (onnxruntime")
+    monkeypatch.setattr(expand, "extrapolated", lambda light: light)
+    plain, _ = expand_photo(photo, options)
+    np.testing.assert_allclose(plain.pixels, own, rtol=0, atol=1e-5)

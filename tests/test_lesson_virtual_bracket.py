@@ -51,7 +51,8 @@ def couples(count: int = 4, size: int = 64, seed: int = 0) -> Couples:
     generator = torch.Generator().manual_seed(seed)
     short = 0.05 + 0.9 * torch.rand(count, 3, size, size, generator=generator)
     ev = torch.linspace(0.5, 2.5, count)
-    return Couples(short, reexposed(short, ev.reshape(-1, 1, 1, 1)), ev)
+    long = reexposed(short, ev.reshape(-1, 1, 1, 1))
+    return Couples(short, long, long, ev)
 
 
 Painter = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

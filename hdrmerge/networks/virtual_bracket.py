@@ -6,7 +6,7 @@ meant to be proportional to what the sensor received. That is multiplied by the 
 given to the second, N2, if the exposure becomes longer, or to the third, N3, if it becomes shorter: what they
 paint is the photograph at the other exposure. Pairs of exposures are all they need to learn.
 
-In:  ``photo`` (B, 3, H, W) in [0, 1], code values.
+In:  ``photo`` (B, 3, H, W), code values; 1 where it clips, or more, as bright as that is believed to be.
      ``ev`` (B,), (B, 1, 1, 1) or (B, 1, h, w) [stops], cut to -4 .. 4: beyond that nothing was learned. It
      belongs to a whole photograph: of a plane, the first value counts. B may be 1 in either input: many
      exposures of one photograph, which is then encoded but once, in any order, with either sign.
@@ -18,9 +18,10 @@ no ``ev`` asks for costs nothing, in an exported graph either: a batch of none g
 Two forms. The paper's paints the whole picture, (tanh F + 1) / 2. In the residual form a picture is what
 plain arithmetic makes of the photograph (`reexposed`), and F is added to it, times 1 - 2^(-|EV| / 2.2): that
 is all that a clipped highlight can be brighter than arithmetic says, and it goes to 0 with EV, so that
-exposures pass through the photograph without a step. F is 0 at first: brightness rises with EV before
-anything was learned. N2 and N3 see the scaled picture x as x / (1 + x), for it may be 32 and all layers would
-have to live with that, and besides it what they add to, and EV / 4.
+exposures pass through the photograph without a step. What is extrapolated beyond 1 is seen by arithmetic
+alone, and N1 sees the photograph. F is 0 at first: brightness rises with EV before anything was learned. N2
+and N3 see the scaled picture x as x / (1 + x), for it may be 32 and all layers would have to live with that,
+and besides it what they add to, and EV / 4.
 
 Where the paper and its authors' code differ (both are in the configuration, `PAPER` is the printed one): N1
 says max(I + tanh F, 0) as the code does, not (tanh F + I + 1) / 3; all activations are Mish, not rectifiers
@@ -170,10 +171,11 @@ class VirtualBracket(nn.Module):
         photo = photo.index_select(2, rows).index_select(3, columns)
         ev = ev.reshape(-1, 1, 1, 1) if ev.dim() == 1 else ev[:, :1, :1, :1]
         ev = ev.clamp(-LARGEST_EV, LARGEST_EV) + torch.zeros_like(photo[:, :1, :1, :1])  # one each
+        believed, photo = photo, photo.clamp(max=1)
         encoded = ENCODINGS[self.encoding](photo, self.encoder(photo * well_exposed(photo)))
         exposed = encoded * torch.exp2(ev)
         if self.residual:
-            plain = reexposed(photo, ev)
+            plain = reexposed(believed, ev)
             exposed = exposed / (1 + exposed)
             exposed = torch.cat([exposed, plain, ev / LARGEST_EV * torch.ones_like(plain[:, :1])], 1)
         frames = photo * torch.ones_like(ev)

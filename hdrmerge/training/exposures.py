@@ -145,7 +145,7 @@ class SceneExposures:
 
     def _apart(self, rng: np.random.Generator, widest: float) -> float:
         if not self.nine:
-            return float(rng.uniform(0.0, widest))
+            return widest * math.sqrt(float(rng.random()))  # more that are far apart: a merge asks for them
         first, second = rng.permutation(1 + round(2 * widest))[:2]
         return abs(int(first) - int(second)) / 2
 

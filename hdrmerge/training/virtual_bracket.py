@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..exposure import Array
-from ..networks.virtual_bracket import RAMP, VirtualBracket, reexposed, well_exposed
+from ..extrapolate import extrapolated
+from ..networks.virtual_bracket import GAMMA, RAMP, VirtualBracket, reexposed, well_exposed
 from .batches import read_ahead
 from .exposures import Exposures, ExposureSource
 from .lesson import Axes, Lesson, Recipe
@@ -61,7 +62,7 @@ class VirtualBracketRecipe(Recipe):
     perceptual: float = 0.1
     variation: float = 1e-5
     masked: bool = False
-    lost: float = 0.5
+    lost: float = 1.0
     longer: float = 0.25
     vgg: Path | None = None
 
@@ -81,10 +82,14 @@ class VirtualBracketRecipe(Recipe):
 
 @dataclass(frozen=True, eq=False)
 class Couples:
-    """A batch: ``short`` and ``long`` (B, 3, H, W) in [0, 1], ``ev`` (B,) [stops] apart."""
+    """A batch: ``short`` and ``long`` (B, 3, H, W) in [0, 1], ``ev`` (B,) [stops] apart.
+
+    ``given`` is the long one as a network is given it, extrapolated.
+    """
 
     short: Tensor
     long: Tensor
+    given: Tensor
     ev: Tensor
 
     def to(self, device: torch.device) -> Couples:
@@ -146,7 +151,7 @@ class VirtualBracketLesson(Lesson[ExposureSource, Couples, Exposures]):
         upwards = torch.where(torch.arange(count, device=self.device) < some, batch.ev, 0.0)
         with torch.autocast(self.device.type, torch.bfloat16):
             encoded, frames = cast(VirtualBracket, self.network).parts(
-                torch.cat([batch.short, batch.long]), torch.cat([upwards, -batch.ev])
+                torch.cat([batch.short, batch.given]), torch.cat([upwards, -batch.ev])
             )
         longer, shorter = frames[:some], frames[count:]
         directions = (
@@ -197,9 +202,10 @@ class VirtualBracketLesson(Lesson[ExposureSource, Couples, Exposures]):
     def rows_of(self, mean: nn.Module, photo: Tensor, stops: Sequence[float]) -> dict[str, Tensor]:
         """Return what each method makes of a photograph (1, 3, H, W) at other exposures, (K, 3, H, W)."""
         device = next(mean.parameters()).device
+        given = _planes(np.stack([believed(np.moveaxis(one.numpy(), 0, -1)) for one in photo])).to(device)
         photo, ev = photo.to(device), torch.tensor(stops, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            painted = mean(photo, ev)
+            painted = mean(given, ev)
         return {"arithmetic": reexposed(photo, ev.reshape(-1, 1, 1, 1)), "network": painted.float()}
 
     @torch.no_grad()
@@ -274,7 +280,14 @@ def collate(pairs: Sequence[Exposures]) -> Couples:
     """Stack pairs into a batch."""
     codes = np.stack([pair.codes for pair in pairs])
     ev = np.array([pair.stops[1] - pair.stops[0] for pair in pairs], np.float32)
-    return Couples(_planes(codes[:, 0]), _planes(codes[:, 1]), torch.from_numpy(ev))
+    given = np.stack([believed(photo) for photo in codes[:, 1]])
+    return Couples(_planes(codes[:, 0]), _planes(codes[:, 1]), _planes(given), torch.from_numpy(ev))
+
+
+def believed(photo: Array) -> Array:
+    """Return code values (H, W, 3) as the network is given them: beyond 1 where they are white."""
+    light = np.power(photo, GAMMA, dtype=np.float32)
+    return np.asarray(np.power(extrapolated(light), 1 / GAMMA), np.float32)
 
 
 def _split(sample: Exposures, stops: Sequence[float]) -> tuple[Tensor, Tensor]:
