@@ -6,8 +6,8 @@ Brackets of three frames are simulated from SCENES/train and written as JPEG fil
 The same network is trained three ways, by the same number of steps of the same recipe: from pseudo-labels of
 the files alone, from the truth, and from some subsets of the pseudo-labels (the paper's ablation). All are
 judged on whole frames of brackets simulated from SCENES/test, of which nothing was ever trained on: neither
-their truth nor, as in the paper, their patches. Frames are aligned as a merge does it. A killed run goes on
-where it was.
+their truth nor, as in the paper, their patches. Frames are aligned as a merge does it, or, as in the paper,
+not (--as-captured). A killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class Known:
     moving: Float  # (H, W, 3), 1 where something moved
 
     @classmethod
-    def read(cls, paths: Sequence[Path]) -> Known:
+    def read(cls, paths: Sequence[Path], aligned: bool) -> Known:
         """Read the files as a merge does, and their truth as it looks under the curve that was found."""
-        series, found = read_series(paths, aligned=True)
+        series, found = read_series(paths, aligned=aligned)
         used = [alignment for alignment in found.alignments if alignment.used]
         if len(used) < 3:
             raise HdrmergeError(f"{paths[0].parent}: only {len(used)} frames can be aligned")
@@ -112,9 +112,10 @@ class Known:
         truth = as_seen(stored[..., :3], load(home / "response.json"), curve)
         moving = np.repeat(stored[..., 3:], 3, axis=-1)
         plain = [found.proxies[k].linear for k in range(3)]
-        still = Alignment("none", np.eye(3))
-        boxed = in_line([*plain, moving, truth], [*used, still, still], 1)
-        return cls(series.triplet((0, 1, 2)), boxed[-1], boxed[-2])
+        if aligned:
+            still = Alignment("none", np.eye(3))
+            moving, truth = in_line([*plain, moving, truth], [*used, still, still], 1)[-2:]
+        return cls(series.triplet((0, 1, 2)), truth, moving)
 
 
 class Truths:
@@ -152,11 +153,19 @@ def learn(
     """Train one network, or go on with it."""
     config = {"width": options.width, "residual": not options.paper}
     recipe = SelfSupervisedRecipe(
-        options.network, config, float(options.steps), options.rate, options.batch, subsets=subsets
+        options.network,
+        config,
+        float(options.steps),
+        options.rate,
+        options.batch,
+        subsets=subsets,
+        seed=options.seed,
     )
     lesson = SelfSupervisedLesson(recipe)
     form = "paper" if options.paper else "residual"
-    folder = options.folder / f"{options.network}{options.width}-{form}-{options.steps}"
+    seen = "-captured" if options.as_captured else ""
+    seed = f"-seed{options.seed}" if options.seed != 1 else ""
+    folder = options.folder / f"{options.network}{options.width}-{form}-{options.steps}{seen}{seed}"
     train(lesson, source, [], folder / f"{name}.safetensors", clock=one_a_step())
     return lesson
 
@@ -194,6 +203,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where brackets, labels and networks are kept")
     parser.add_argument("--brackets", type=int, default=120)
     parser.add_argument("--judged", type=int, default=24, help="brackets of the test scenes")
+    parser.add_argument("--judged-seed", type=int, default=2, help="another one: other brackets to judge on")
+    parser.add_argument("--seed", type=int, default=1, help="of first weights and batches")
+    parser.add_argument("--as-captured", action="store_true", help="frames are not aligned")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--network", default="unet")
     parser.add_argument("--width", type=int, default=16)
@@ -209,13 +221,18 @@ def main() -> None:
         scene_files(options.scenes / "train")[0], options.folder / "brackets", options.brackets, 1
     )
     tests = photograph(
-        sorted((options.scenes / "test").glob("*.exr")), options.folder / "test", options.judged, 2
+        sorted((options.scenes / "test").glob("*.exr")),
+        options.folder / ("test" if options.judged_seed == 2 else f"test-{options.judged_seed}"),
+        options.judged,
+        options.judged_seed,
     )
-    labels = make_labels(files, options.folder / "labels", LabelOptions(aligned=True))
+    aligned = not options.as_captured
+    into = options.folder / ("labels" if aligned else "labels-captured")
+    labels = make_labels(files, into, LabelOptions(aligned=aligned))
     for subset, patches, what in labels.table():
         print(f"{subset:4} {patches:6}  {what}")
     print(f"{len(labels.reasons())} brackets give nothing")
-    judged = list(readable(tests))
+    judged = list(readable(tests, aligned))
     scores = {
         "reference": mean_scores(lambda pair: decode(pair.codes[REFERENCE]), judged),
         "fused": mean_scores(lambda pair: fuse(list(pair.codes), pair.exposures), judged),
@@ -225,7 +242,9 @@ def main() -> None:
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(known_rows)}")
     wanted = options.only or list(known_rows)
     for name in dict.fromkeys(wanted):
-        source: Pairs = labels if name != "supervised" else Truths(list(readable(files)), labels.patch)
+        source: Pairs = (
+            labels if name != "supervised" else Truths(list(readable(files, aligned)), labels.patch)
+        )
         lesson = learn(name, source, options, known_rows[name])
         scores[name] = judge(lesson, judged)
         print(
@@ -238,11 +257,11 @@ def main() -> None:
     )
 
 
-def readable(brackets: Sequence[Sequence[Path]]) -> Iterator[Known]:
-    """Yield those whose three frames can be aligned."""
+def readable(brackets: Sequence[Sequence[Path]], aligned: bool) -> Iterator[Known]:
+    """Yield those whose three frames can be aligned; ``aligned``: and are."""
     for paths in brackets:
         with suppress(HdrmergeError):
-            yield Known.read(paths)
+            yield Known.read(paths, aligned)
 
 
 if __name__ == "__main__":
