@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_evaluate, cli_expand, cli_folder, cli_networks, cli_train
+from . import (
+    __version__,
+    cli_evaluate,
+    cli_expand,
+    cli_folder,
+    cli_networks,
+    cli_train,
+    cli_train_video,
+    cli_video,
+)
 from .console import Group, claim_streams, parts_of, print_verdicts, say, show_progress
 from .options import (
     Align,
@@ -311,6 +320,8 @@ app.command(no_args_is_help=True)(cli_folder.inspect)
 app.command(no_args_is_help=True)(cli_folder.batch)
 app.command(no_args_is_help=True)(cli_expand.expand)
 app.command(no_args_is_help=True)(cli_expand.bracket)
+app.command(no_args_is_help=True)(cli_video.video)
 app.command()(cli_networks.networks)
 app.command(no_args_is_help=True)(cli_evaluate.evaluate)
+cli_train.app.command(no_args_is_help=True)(cli_train_video.video)
 app.add_typer(cli_train.app, name="train")

@@ -16,22 +16,22 @@ PACKAGE = Path(hdrmerge.__file__).parent
 LAYERS = (
     "errors complaints",
     "exposure networks networks.layers networks.composition networks.deformable",
-    "bracket colour fileformat rgbe tiles painter networks.trust networks.hdrgan networks.coarse",
+    "extrapolate bracket colour fileformat rgbe tiles painter networks.trust networks.hdrgan networks.coarse",
     "networks.unet networks.resnet networks.grdn networks.virtual_bracket networks.refine",
     "intact broadcast",
     "raw render metrics scene judge decode alternation",
     "operators metadata form proxy exif simulate roll leftover",
     "tonemap read align simulate_files group blank",
     "sight load write folder tones flowmerge",
-    "weights drift dataset footage",
-    "infer deghost",
-    "merge curvefit journal worklist highlights",
-    "entrust fuse response expand reel",
+    "weights drift dataset footage inbetween",
+    "infer deghost vicinity",
+    "merge curvefit journal worklist highlights coarsetofine",
+    "entrust fuse response expand reel methods",
     "virtual grade",
     "metering attune encode",
     "calibrate",
     "pipeline cadence",
-    "batch shared evaluate",
+    "batch shared evaluate video",
     "training training.camera training.losses training.discriminator training.reexposure training.perceptual",
     "training.scenes training.examples training.motion",
     "training.batches training.validate training.make training.pseudo_labels",
@@ -44,7 +44,8 @@ LAYERS = (
     "options trainingbar",
     "trainingrun",
     "labelrun",
-    "cli_folder cli_evaluate cli_networks cli_train cli_expand",
+    "cli_folder cli_evaluate cli_networks cli_train cli_expand cli_video",
+    "cli_train_video",
     "cli",
 )
 """A module imports from lines above its own, never from its own line or below. A package is its file."""
@@ -110,7 +111,7 @@ def test_networks_know_nothing_but_errors_and_each_other(module: str) -> None:
 def test_only_training_and_its_commands_know_the_training() -> None:
     rooms = {module for module in MODULES if module.partition(".")[0] == "training"}
     users = {module for module in MODULES if imports(module) & rooms} - rooms
-    assert users <= {"cli_train", "trainingrun", "labelrun", "trainingbar"}
+    assert users <= {"cli_train", "cli_train_video", "trainingrun", "labelrun", "trainingbar"}
 
 
 def test_the_walk_sees_imports() -> None:

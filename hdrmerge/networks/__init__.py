@@ -60,6 +60,34 @@ NETWORKS = {
             sha256="",
             summary="shows one photograph at other exposures, with what its highlights may have been",
         ),
+        Network(
+            name="video-coarse-2",
+            task="video",
+            file="video-coarse-2.onnx",
+            sha256="",
+            summary="follows video of two alternating exposures, and weighs what neighbouring frames show",
+        ),
+        Network(
+            name="video-refine-2",
+            task="video",
+            file="video-refine-2.onnx",
+            sha256="",
+            summary="mends what video-coarse-2 makes, where its frame is too dark or clipped",
+        ),
+        Network(
+            name="video-coarse-3",
+            task="video",
+            file="video-coarse-3.onnx",
+            sha256="",
+            summary="follows video of three alternating exposures, and weighs what neighbouring frames show",
+        ),
+        Network(
+            name="video-refine-3",
+            task="video",
+            file="video-refine-3.onnx",
+            sha256="",
+            summary="mends what video-coarse-3 makes, where its frame is too dark or clipped",
+        ),
     )
 }
 
