@@ -50,7 +50,7 @@ NETWORKS = {
             name="unet",
             task="merge",
             file="unet.onnx",
-            sha256="",
+            sha256="8ab51e3a0d80aaca7ff05f06ef92fd51a518f62f35bb8d09b6b7c449e35e3e9c",
             summary="paints where three frames disagree, as it learned from brackets without a truth",
         ),
         Network(
