@@ -437,6 +437,24 @@ def expand(
     masked: Annotated[
         bool, typer.Option("--masked", help="Leave out what the wanted photograph clips; as the authors do.")
     ] = False,
+    longer: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Of pairs whose longer photograph is painted, too; 1 in the paper.",
+        ),
+    ] = 0.25,
+    settled: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Of the budget, then batches are normalised as photographs are; 0 where --init has learned.",
+        ),
+    ] = 0.75,
     vgg: Annotated[
         Path | None,
         typer.Option(
@@ -479,6 +497,7 @@ def expand(
         stated = {"width": width, "deepest": deepest, "residual": residual}
         config |= {name: value for name, value in stated.items() if value is not None}
         common |= {"rate": rate, "batch": batch, "size": size, "masked": masked, "vgg": vgg}
+        common |= {"longer": longer, "settled": settled}
         return VirtualBracketRecipe(architecture, config, **common)
 
     lesson = run.begin(VirtualBracketLesson, prepare)

@@ -378,3 +378,31 @@ def test_the_file_holds_what_was_learned(tmp_path: Path, source: SceneExposures)
 def test_wider_networks_take_more_memory() -> None:
     wide, narrow = (VirtualBracketLesson(replace(RECIPE, config=CONFIG | {"width": w})) for w in (4, 2))
     assert wide.bytes_per_pixel > narrow.bytes_per_pixel > 100
+
+
+def test_statistics_stay_toward_the_end() -> None:
+    """And the mean network, which is judged, normalises by the same."""
+    lesson = VirtualBracketLesson(replace(RECIPE, settled=0.5))
+    layers = [module for module in lesson.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+    def statistics() -> list[Tensor]:
+        return [layer.running_mean.clone() for layer in layers if layer.running_mean is not None]
+
+    begun = statistics()
+    for progress in (0.0, 0.4):
+        lesson.step(couples(), progress)
+        lesson.follow(0.5)
+    moved = statistics()
+    assert any(not torch.equal(a, b) for a, b in zip(begun, moved, strict=True))
+    for progress in (0.5, 0.9):
+        lesson.step(couples(seed=2), progress)
+        lesson.follow(0.5)
+    kept = [module for module in lesson.mean.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for own, mean, last in zip(layers, kept, moved, strict=True):
+        assert own.running_mean is not None
+        torch.testing.assert_close(own.running_mean, mean.running_mean)
+        assert not torch.equal(own.running_mean, last)  # that of the mean network, which lags behind
+    before = statistics()
+    lesson.step(couples(seed=3), 1.0)
+    for a, b in zip(before, statistics(), strict=True):
+        torch.testing.assert_close(a, b)
