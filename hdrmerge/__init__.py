@@ -17,28 +17,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bracket import RadianceMap, Shot
     from .errors import HdrmergeError
+    from .expand import ExpandOptions, Expansion, expand_photo
     from .form import StatedExposures
     from .pipeline import MergeOptions, Report, merge_bracket
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExpandOptions",
+    "Expansion",
     "HdrmergeError",
     "MergeOptions",
     "RadianceMap",
     "Report",
     "Shot",
     "StatedExposures",
+    "expand_photo",
     "merge_bracket",
 ]
 
 _HOMES = {
+    "ExpandOptions": "expand",
+    "Expansion": "expand",
     "HdrmergeError": "errors",
     "MergeOptions": "pipeline",
     "RadianceMap": "bracket",
     "Report": "pipeline",
     "Shot": "bracket",
     "StatedExposures": "form",
+    "expand_photo": "expand",
     "merge_bracket": "pipeline",
 }
 

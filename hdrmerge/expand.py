@@ -3,7 +3,7 @@
     read -> linear -> small picture, extrapolated -> network, at shorter exposures -> radiance, small
          -> what of it is brighter than the photograph -> added, at full size, to what is clipped there
 
-The network is `networks.virtual_bracket` (Le et al. 2023). It sees averages of about a megapixel, whole:
+The network is `networks.virtual_bracket` (Le et al. 2023). It sees averages of at most 0.8 megapixels, whole:
 what it paints is smooth, and it looks too far for tiles (766 px) to save anything. What is added, to which
 pixels, and how colours are kept is in `highlights.py`.
 
@@ -45,7 +45,7 @@ ARCHITECTURE = "virtual_bracket"
 
 SHORTER = (-2.0, -3.0, -4.0)  # [stops] whose frames together hold radiance 1 to 16 away from black and white
 
-SMALL_PIXELS = 1_350_000  # the network sees at most: 12 megapixels at a third of their size
+SMALL_PIXELS = 800_000  # the network sees at most: 12 megapixels at a quarter of their size
 LOSSY = ("jpeg", "heic")  # kinds of files whose values near the clipping level are ripples
 STRIP = 128  # rows worked on at a time
 WIDEST = 8192  # columns: OpenCV resamples no more than 32767

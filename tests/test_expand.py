@@ -332,9 +332,14 @@ def test_progress_goes_forward(photo: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert shares[-1] == pytest.approx(1)
 
 
-def test_the_default_network_is_not_released_yet(photo: Path) -> None:
-    with pytest.raises(NetworkError, match="virtual-bracket: not released yet"):
-        expand_photo(photo)
+def test_the_default_network_is_the_released_one(sim: Simulated, photo: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    radiance, expansion = expand_photo(photo)
+    assert expansion.network.startswith("virtual-bracket.onnx (onnxruntime")
+    own, clips = srgb_decode(sim.frames[0] / 255), sim.frames[0] == 255
+    np.testing.assert_allclose(radiance.pixels[~clips], own[~clips], rtol=0, atol=1e-5)
+    errors = [stops_off(one[clips], sim.truth[clips]) for one in (radiance.pixels, own)]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_a_network_for_something_else_is_refused(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
