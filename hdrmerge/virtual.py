@@ -37,6 +37,9 @@ from .highlights import GAMMA, encoded
 from .infer import Engine
 from .write import check_target, replacing, write_preview
 
+SHADOW = (
+    0.05  # luma of code values from which on a photograph tells all, as `networks.virtual_bracket` has it
+)
 LARGEST_EV, USUAL_EV = 4.0, 2.0  # [stops] that networks learned at most, and beyond which they guess much
 NO_TIME = 1 / 60  # [s] for EV 0 of a virtual bracket where the photograph states no time
 
@@ -129,13 +132,15 @@ def limited_evs(evs: Sequence[float]) -> tuple[list[float], list[str]]:
 def _brightened(
     photo: Photo, engine: Engine | None, evs: Sequence[float], tell: Progress
 ) -> dict[float, Float]:
-    """Return what a network adds to the code values of blocks at longer exposures."""
+    """Return what a network adds to the code values of blocks at longer exposures, in shadows."""
     if engine is None or not evs:
         return {}
     view = View.of(shrunk(photo), photo.to_rec709)
+    luma = encoded(view.light) @ np.float32([0.299, 0.587, 0.114])
+    untold = np.maximum(1 - luma / np.float32(SHADOW), 0)[..., None]
     found = {}
     for ev, codes in view.reexposed(engine, evs, lambda share: tell("merge", share)):
-        added = codes - encoded(np.minimum(view.light * np.float32(2.0**ev), 1.0))
+        added = untold * (codes - encoded(np.minimum(view.light * np.float32(2.0**ev), 1.0)))
         if np.abs(added).max() > 1e-4:
             found[ev] = added
     return found
