@@ -41,7 +41,7 @@ BRIGHT = (0.25, 0.7)  # and between which it begins to tell a colour
 SOFT = (0.5, 0.9)  # and between which what is beside something clipped begins to be of the same light
 PRIOR = 0.05  # weight of "no gain, no colour" where something is known of all pixels with weight 1
 LARGEST_GAIN = 1.0  # [stops] by which the network is brought to the photograph at most
-TINT = 0.25  # ln of a ratio of channels by which colour may be neither white nor its surroundings'
+TINT = 0.05  # ln of a ratio of channels by which colour may be neither white nor its surroundings'
 BLEND = 0.1  # weight of a block's surroundings in its excess; the block's own is its clipped share squared
 MIXED = 0.05  # weight of blocks where all channels clip, too, in the excess of pixels where some do
 

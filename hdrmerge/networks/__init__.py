@@ -57,7 +57,7 @@ NETWORKS = {
             name="virtual-bracket",
             task="expand",
             file="virtual-bracket.onnx",
-            sha256="",
+            sha256="75601662f8becf13214a5bbffc5467bb67db61f01e78a9eb1b06bfe419bc2e03",
             summary="shows one photograph at other exposures, with what its highlights may have been",
         ),
         Network(
