@@ -1,6 +1,6 @@
 """What of a network's radiance is brighter than the photograph, and belongs to what is clipped in it.
 
-    virtual frames -> radiance -> met with the photograph -> colour -> excess of clipped pixels
+    virtual frames -> radiance -> evened -> met with the photograph -> colour -> excess of clipped pixels
 
 What the photograph recorded stays. A channel is synthesised where that channel clips, and nowhere else: of a
 pixel clipped in red, green and blue are the photograph's. What is added is the excess: the network's light in
@@ -40,6 +40,7 @@ FADE = (0.1, 0.5)  # levels between which a pixel begins to tell how far the net
 BRIGHT = (0.25, 0.7)  # and between which it begins to tell a colour
 SOFT = (0.5, 0.9)  # and between which what is beside something clipped begins to be of the same light
 PRIOR = 0.05  # weight of "no gain, no colour" where something is known of all pixels with weight 1
+EVEN, WHOLLY = 0.012, 0.9  # sigma of a blur, of the root of the area; share of a block that clips for it
 LARGEST_GAIN = 1.0  # [stops] by which the network is brought to the photograph at most
 TINT = 0.05  # ln of a ratio of channels by which colour may be neither white nor its surroundings'
 BLEND = 0.1  # weight of a block's surroundings in its excess; the block's own is its clipped share squared
@@ -145,7 +146,7 @@ def excess(small: Small, found: Float) -> tuple[Float, Float]:
     photograph less the clipping level, below 0, where it nears that level, for there light goes on smoothly;
     where it is dark, as beside a lamp, the excess of the blocks around.
     """
-    light = toned(small, met(small, found))
+    light = toned(small, met(small, evened(small, found)))
     more = np.maximum(light - small.light, 0)
     pure = np.where(small.wholly == 0, np.float32(1), np.float32(MIXED))
     both = small.partly * (small.partly + small.wholly)
@@ -174,6 +175,22 @@ def _blurred(plane: Float) -> Float:
     """Return the means of 5 x 5, (h, w, C)."""
     soft = cv2.blur(plane, (5, 5), borderType=cv2.BORDER_REPLICATE)
     return np.asarray(soft.reshape(plane.shape), np.float32)
+
+
+def evened(small: Small, found: Float) -> Float:
+    """Blur the network's radiance where all channels clip, in its logarithm, and by that alone.
+
+    Nothing is known there but how bright it may be. What looks like structure is made: creases half-way
+    between two borders, stars around a dark spot. Means of errors do not change.
+    """
+    inside = (small.wholly[..., 0] > WHOLLY).astype(np.float32)
+    if not inside.any():
+        return found
+    sigma = EVEN * math.sqrt(inside.size)
+    logs = np.log(np.maximum(found, np.float32(1e-6))) * inside[..., None]
+    share = np.maximum(cv2.GaussianBlur(inside, (0, 0), sigma), np.float32(1e-6))
+    means = [cv2.GaussianBlur(plane, (0, 0), sigma) / share for plane in cv2.split(logs)]
+    return np.asarray(np.where(inside[..., None] > 0, np.exp(np.stack(means, axis=2)), found), np.float32)
 
 
 def met(small: Small, found: Float) -> Float:

@@ -136,7 +136,7 @@ def _brightened(
     if engine is None or not evs:
         return {}
     view = View.of(shrunk(photo), photo.to_rec709)
-    luma = encoded(view.light) @ np.float32([0.299, 0.587, 0.114])
+    luma = encoded(view.light) @ np.array([0.299, 0.587, 0.114], np.float32)
     untold = np.maximum(1 - luma / np.float32(SHADOW), 0)[..., None]
     found = {}
     for ev, codes in view.reexposed(engine, evs, lambda share: tell("merge", share)):

@@ -70,6 +70,8 @@ def stops_off(found: np.ndarray, truth: np.ndarray) -> float:
 def test_a_network_that_knows_the_truth_gives_it(
     sim: Simulated, photo: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Every stage but the one that takes structure for made up."""
+    monkeypatch.setattr("hdrmerge.highlights.evened", lambda small, found: found)
     radiance, expansion = expanded(photo, Stub(sim.truth), monkeypatch, block)
     clips, own = sim.frames[0] == 255, srgb_decode(sim.frames[0] / 255)
     np.testing.assert_allclose(radiance.pixels[~clips], own[~clips], rtol=0, atol=1e-5)
@@ -223,6 +225,7 @@ def test_a_grey_picture_stays_grey(sim: Simulated, tmp_path: Path, monkeypatch: 
     grey = sim.frames[0][..., 1]
     Image.fromarray(grey).save(tmp_path / "grey.png")
     truth = np.repeat(sim.truth[..., 1:2], 3, axis=2)
+    monkeypatch.setattr("hdrmerge.highlights.evened", lambda small, found: found)
     radiance, _ = expanded(tmp_path / "grey.png", Stub(truth), monkeypatch, 2)
     np.testing.assert_allclose(np.ptp(radiance.pixels, axis=2), 0, atol=1e-4)
     assert stops_off(radiance.pixels[grey == 255], truth[grey == 255]) < 0.1

@@ -10,6 +10,7 @@ from hdrmerge.highlights import (
     begun,
     clipped,
     encoded,
+    evened,
     excess,
     merged,
     met,
@@ -98,6 +99,23 @@ def test_spreading_keeps_what_is_known_and_ends_far_away() -> None:
     assert not spread(values, np.zeros_like(weights)).any()
     for shape in ((1, 1), (1, 5), (3, 2)):
         assert spread(np.ones(shape, np.float32), np.ones(shape, np.float32)).shape == shape
+
+
+def test_made_up_structure_is_evened_where_all_channels_clip() -> None:
+    """Its mean stays, and what is beside it counts for nothing."""
+    truth = np.full((200, 300, 3), 0.4, np.float32)
+    truth[40:160, 50:250] = 4.0
+    photo = small(truth)
+    creases = np.exp(0.5 * np.sin(np.arange(300) / 0.7)).astype(np.float32)[:, None]
+    found = evened(photo, truth * creases)
+    inside = truth[..., 0] > 1
+    np.testing.assert_array_equal(found[~inside], (truth * creases)[~inside])
+    spread_of = [np.log(one[inside]).std() for one in (truth * creases, found)]
+    assert spread_of[0] > 0.3
+    assert spread_of[1] < 0.1 * spread_of[0]
+    assert np.log(found[inside]).mean() == pytest.approx(np.log((truth * creases)[inside]).mean(), abs=0.02)
+    none = small(np.full((9, 9, 3), 0.5))
+    assert evened(none, none.light) is none.light
 
 
 def test_a_network_meets_the_photograph_in_channels_that_do_not_clip() -> None:
