@@ -5,9 +5,10 @@
 Clips are simulated from scenes that nothing was trained on: a turning camera, objects that move, exposures
 1/8 and 1/4/16 in turn, the paper's noise in all but the longest, 8 bits. Every frame is a reference in turn
 and compared with what it saw: PSNR of mu-law values, 1.0 = where the shortest exposure clips. Methods see the
-frames around it, in line by a similarity each. Flicker is the root mean square of how the error of mu-law
-values changes from a frame to the next, in thousandths, where nothing moved but the camera, whose motion is
-undone as it was. A network's file says for how many exposures it is; without files the others are measured.
+frames around it, in line by a similarity each, and followed where a network takes them so. Flicker is the
+root mean square of how the error of mu-law values changes from a frame to the next, in thousandths, where
+nothing moved but the camera, whose motion is undone as it was. A network's file says for how many exposures
+it is; without files the others are measured.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import numpy as np
 import torch
 
 from hdrmerge import weights
+from hdrmerge.coarsetofine import planes
 from hdrmerge.dataset import read_scene
 from hdrmerge.exposure import Array, Float, Mask
 from hdrmerge.flowmerge import in_line, merge_by_flow, merge_in_line, reference_alone, similarities
+from hdrmerge.followed import Beside, follow
 from hdrmerge.infer import Engine, open_engine
 from hdrmerge.metrics import flicker_mu, psnr_mu
 from hdrmerge.scene import Matrix
@@ -91,6 +94,7 @@ class Methods:
     def __init__(self, clip: Clip, count: int, coarse: Engine | None, refine: Engine | None) -> None:
         self.clip, self.count, self.coarse, self.refine = clip, count, coarse, refine
         self.made: dict[int, Float] = {}
+        self.beside: dict[int, Beside] = {}
         self.seconds: dict[str, float] = {}
 
     def results(self, frame: int) -> dict[str, Float]:
@@ -102,6 +106,7 @@ class Methods:
             "reference": reference_alone(frames, exposures),
             "similarity": self._timed("similarity", merge_in_line, frames, exposures, None, matrices),
             "flow": self._timed("flow", merge_by_flow, frames, exposures, None, matrices),
+            "fine flow": self._timed("fine flow", merge_by_flow, frames, exposures, None, matrices, True),
         }
         if self.coarse is not None:
             found["coarse"] = self._coarse(frame)
@@ -113,22 +118,31 @@ class Methods:
         if frame not in self.made:
             at = slice(frame - self.count + 1, frame + self.count)
             frames = self.clip.codes[at]
-            lined = [
-                in_line(codes, matrix)[0]
-                for codes, matrix in zip(frames, similarities(frames, self.count - 1), strict=True)
-            ]
-            inputs = {"frames": planes(lined), "exposures": times(self.clip.exposures[at])}
+            exposures, matrices = self.clip.exposures[at], similarities(frames, self.count - 1)
+            if self.coarse is not None and self.coarse.card["config"].get("followed"):
+                found = self._timed("coarse", follow, frames, exposures, None, matrices)
+                self.beside[frame], seen = found.beside(), found.pictures()
+            else:
+                lined = [in_line(codes, m)[0] for codes, m in zip(frames, matrices, strict=True)]
+                seen = {"frames": lined}
+            inputs = {name: planes(pictures) for name, pictures in seen.items()}
+            inputs["exposures"] = times(exposures)
             self.made[frame] = self._run("coarse", self.coarse, inputs)
         return self.made[frame]
 
     def _refined(self, frame: int) -> Float:
         at = slice(frame - 1, frame + 2)
         frames = self.clip.codes[at]
-        matrices = similarities(frames, 1)
         coarse = [self._coarse(k) for k in range(frame - 1, frame + 2)]
+        if self.refine is not None and self.refine.card["config"].get("followed") and frame in self.beside:
+            coarse, frames = self.beside[frame].follow(coarse), self.beside[frame].frames
+        else:
+            matrices = similarities(frames, 1)
+            coarse = [in_line(one, m)[0] for one, m in zip(coarse, matrices, strict=True)]
+            frames = [in_line(one, m)[0] for one, m in zip(frames, matrices, strict=True)]
         inputs = {
-            "coarse": planes([in_line(one, m)[0] for one, m in zip(coarse, matrices, strict=True)]),
-            "frames": planes([in_line(one, m)[0] for one, m in zip(frames, matrices, strict=True)]),
+            "coarse": planes(coarse),
+            "frames": planes(frames),
             "exposures": times(self.clip.exposures[at]),
         }
         return self._run("refined", self.refine, inputs)
@@ -143,11 +157,6 @@ class Methods:
         result = work(*arguments)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         return result
-
-
-def planes(pictures: Sequence[Float]) -> Array:
-    """Return pictures as planes (1, 3 n, H, W)."""
-    return np.ascontiguousarray(np.concatenate([np.moveaxis(p, -1, 0) for p in pictures])[None], np.float32)
 
 
 def times(exposures: Sequence[float]) -> Array:

@@ -292,7 +292,8 @@ def video(
         typer.Option(min=1, metavar="N", help="Threads that make clips.", show_default="all processors"),
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="The network of the paper, at full width, for a GPU.")
+        bool,
+        typer.Option("--paper", help="The network of the paper, at full width, for a GPU."),
     ] = False,
     config: Annotated[
         str | None,
@@ -350,7 +351,9 @@ def video(
     After a kill the same command goes on, at most two minutes back; after
     the end it goes on if given a larger budget, with --force.
 
-    The default networks are narrow, for a CPU; --paper needs a GPU.
+    The default networks are narrow, for a CPU: the coarse one begins with
+    what optical flow finds, and learns what is wrong with it. --paper
+    finds everything itself, and needs a GPU.
 
     Example: hdrmerge train video --stage coarse --scenes scenes/train -o coarse2.onnx
     """

@@ -2,6 +2,8 @@
 
     2 N - 1 frames -> `networks.coarse` -> three of its results and their frames -> `networks.refine`
 
+The followed form of `networks.coarse` takes them as `followed` finds them.
+
 A frame is run in as few parts as fit into `MEMORY`; with the halo that the file states, parts together are
 what the whole would be.
 
@@ -34,6 +36,7 @@ INPUTS: Mapping[Role, frozenset[str]] = {
     "coarse": frozenset({"frames", "exposures"}),
     "refine": frozenset({"coarse", "frames", "exposures"}),
 }
+FOLLOWED = frozenset({"frames", "between", "shares", "exposures"})  # inputs of the followed form
 MEMORY = 3.0e9  # [bytes] that a part may take on the CPU: with all else, HDR video stays below 4 GB
 
 
@@ -67,7 +70,8 @@ def open_role(
         )
     engine = open_engine(find(name), device, precision)
     card = engine.card
-    if card["architecture"] != role or set(card["inputs"]) != INPUTS[role]:
+    taken = FOLLOWED if role == "coarse" and card["config"].get("followed") else INPUTS[role]
+    if card["architecture"] != role or set(card["inputs"]) != taken:
         raise NetworkError(
             f"{engine.path}: a network of {card['architecture']!r}; --{role} takes one of {role!r}"
         )
@@ -90,6 +94,11 @@ class Network:
         """Return its file, engine, device and precision."""
         return f"{self.engine.path.name} ({self.engine.describe()})"
 
+    @property
+    def followed(self) -> bool:
+        """Whether it takes frames that are followed."""
+        return bool(self.engine.card["config"].get("followed"))
+
     @cached_property
     def _memory(self) -> float:
         """Bytes that a part may take, asked once: a clip's frames are all cut alike."""
@@ -99,7 +108,7 @@ class Network:
     def run(
         self, pictures: Mapping[str, Sequence[Float]], exposures: Sequence[float], tile: int | None = None
     ) -> Float:
-        """Return radiance (H, W, 3) of ``pictures``, some (H, W, 3) for each input but the exposures.
+        """Return radiance (H, W, 3) of ``pictures``, some (H, W, 3) or (H, W) for each input but exposures.
 
         ``tile`` [px] is the longest side of a part, from memory unless stated.
         """
@@ -138,8 +147,9 @@ class _Timed(Engine):
 
 
 def planes(pictures: Sequence[Array]) -> Float:
-    """Return pictures (H, W, 3) as planes (1, 3 n, H, W)."""
-    return np.ascontiguousarray(np.concatenate([np.moveaxis(p, -1, 0) for p in pictures])[None], np.float32)
+    """Return pictures (H, W, 3) as planes (1, 3 n, H, W), and those (H, W) as (1, n, H, W)."""
+    each = [np.moveaxis(p, -1, 0) if p.ndim == 3 else p[None] for p in pictures]
+    return np.ascontiguousarray(np.concatenate(each)[None], np.float32)
 
 
 def side_of(size: tuple[int, int], halo: int, multiple: int, pixels: float) -> int:

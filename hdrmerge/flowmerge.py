@@ -36,6 +36,8 @@ NOISE = NoiseModel(0.0, 1e-3).with_quantisation(Response.named("gamma2.2"), 256)
 LAST_RESORT = 1e-4  # weight of a clipped reference beside 1, the most that the shortest exposure has
 DIFFERENT = (0.04, 0.12)  # of codes, from where a neighbour is believed less, and from where not at all
 SMOOTHNESS = 60.0  # weight of smoothness in the refinement of DIS, by default 20
+FINE_SMOOTHNESS = (15.0, 5.0)  # the same of a fine flow: to longer exposures, and to shorter ones
+FINE_STEPS = 50  # of its descent, by default 25
 
 
 # --- the three ways -------------------------------------------------------------------------------
@@ -71,10 +73,12 @@ def merge_by_flow(
     exposures: Sequence[float],
     reference: int | None = None,
     matrices: Sequence[Matrix] | None = None,
+    fine: bool = False,
 ) -> Float:
     """Return the weighted mean (H, W, 3) of what flow fetches from each frame, where it is believed.
 
-    Frames are brought into line first, so that flow has less to find; ``matrices`` as in `merge_in_line`.
+    Frames are brought into line first, so that flow has less to find; ``matrices`` as in `merge_in_line`,
+    ``fine`` as in `flow_to`.
     """
     middle = _middle(frames, reference)
     matrices = similarities(frames, middle) if matrices is None else matrices
@@ -83,7 +87,7 @@ def merge_by_flow(
     for k, (codes, matrix) in enumerate(zip(frames, matrices, strict=True)):
         if k != middle:
             ratio = exposures[k] / exposures[middle]
-            found[k], inside = fetched(codes, flow_to(own, in_line(codes, matrix)[0], ratio), matrix)
+            found[k], inside = fetched(codes, flow_to(own, in_line(codes, matrix)[0], ratio, fine), matrix)
             trust[k] = agreement(own, found[k], ratio) * inside
     return weighted(found, exposures, trust, middle)
 
@@ -125,19 +129,26 @@ def weighted(
     The inverse of the variance of radiance, nothing where a frame is clipped. Where none is left, the
     reference says at least how bright it was.
     """
-    total = np.zeros_like(frames[reference])
-    weights = np.zeros(total.shape[:2], np.float32)
+    total, shares = np.zeros_like(frames[reference]), shares_of(frames, exposures, trust, reference)
+    for codes, exposure, share in zip(frames, exposures, shares, strict=True):
+        total += np.power(codes, np.float32(GAMMA)) * (share * np.float32(1 / exposure))[..., None]
+    return total
+
+
+def shares_of(
+    frames: Sequence[Float], exposures: Sequence[float], trust: Sequence[Float], reference: int
+) -> list[Float]:
+    """Return the share of each frame in the mean that `weighted` takes, (H, W) in [0, 1]; together 1."""
+    weights = []
     for k, (codes, exposure) in enumerate(zip(frames, exposures, strict=True)):
         linear = np.power(codes, np.float32(GAMMA))
         variance = NOISE.variance(cv2.transform(linear, LUMA)) / np.float32(NOISE.read**2 * exposure**2)
         weight = trust[k] / variance
         if exposure > min(exposures) * 1.01:
             weight = weight * smoothstep(*FADE, codes.max(axis=-1))
-        if k == reference:
-            weight = np.maximum(weight, np.float32(LAST_RESORT))
-        total += linear * (weight * np.float32(1 / exposure))[..., None]
-        weights += weight
-    return np.asarray(total / weights[..., None], np.float32)
+        weights.append(np.maximum(weight, np.float32(LAST_RESORT)) if k == reference else weight)
+    total = np.sum(weights, axis=0)
+    return [np.asarray(weight / total, np.float32) for weight in weights]
 
 
 # --- the camera's motion --------------------------------------------------------------------------
@@ -180,12 +191,14 @@ def in_line(codes: Float, matrix: Matrix) -> tuple[Float, Mask]:
 # --- optical flow ---------------------------------------------------------------------------------
 
 
-def flow_to(reference: Float, other: Float, ratio: float) -> Float:
+def flow_to(reference: Float, other: Float, ratio: float, fine: bool = False) -> Float:
     """Return optical flow (H, W, 2) [px], x first: what the reference shows at p the other shows at p + flow.
 
-    ``ratio`` is the exposure of the other over the reference's.
+    ``ratio`` is the exposure of the other over the reference's. A ``fine`` flow is found at full size, too;
+    it may bend more where the reference is clipped and the other is not.
     """
-    return dis_flow(*flow_pictures(reference, other, ratio))
+    smoothness = FINE_SMOOTHNESS[ratio < 1] if fine else None
+    return dis_flow(*flow_pictures(reference, other, ratio), smoothness)
 
 
 def flow_pictures(still: Float, moving: Float, ratio: float) -> tuple[Grey, Grey]:
@@ -200,14 +213,19 @@ def flow_pictures(still: Float, moving: Float, ratio: float) -> tuple[Grey, Grey
     return one, other
 
 
-def dis_flow(still: Array, moving: Array) -> Float:
+def dis_flow(still: Array, moving: Array, fine: float | None = None) -> Float:
     """Return the flow (H, W, 2) [px] of OpenCV's DIS between grey pictures (H, W) uint8.
 
     On a rendered scene without noise it is 0.05 px off at half of the pixels, 0.5 px at one in a hundred.
-    Smoother than by default: of real brackets a third more patches are seen to be static.
+    Smoother than by default: of real brackets a third more patches are seen to be static. With a smoothness
+    ``fine`` it is found at full size, too, where else it ends at half of it: five times the work, and what it
+    fetches of made-up video is 2 dB nearer to the truth, at edges of what moves and within what is clipped.
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis.setVariationalRefinementAlpha(SMOOTHNESS)
+    dis.setVariationalRefinementAlpha(SMOOTHNESS if fine is None else fine)
+    if fine is not None:
+        dis.setFinestScale(0)
+        dis.setGradientDescentIterations(FINE_STEPS)
     return np.asarray(dis.calc(still, moving, None), np.float32)
 
 
@@ -220,6 +238,15 @@ def fetched(codes: Float, flow: Float, matrix: Matrix | None = None) -> tuple[Fl
     x, y = _pixels(height, width)
     x, y = x + flow[..., 0], y + flow[..., 1]
     return _looked_up(codes, *((x, y) if matrix is None else _through(matrix, x, y)))
+
+
+def led_on(flow: Float, matrix: Matrix) -> Float:
+    """Return the flow (H, W, 2) [px] to a frame as it was taken, of that to where ``matrix`` puts it."""
+    if np.array_equal(matrix, np.eye(3)):
+        return flow
+    x, y = _pixels(*flow.shape[:2])
+    across, down = _through(matrix, x + flow[..., 0], y + flow[..., 1])
+    return np.stack([across - x, down - y], axis=-1)
 
 
 def agreement(reference: Float, other: Float, ratio: float) -> Float:

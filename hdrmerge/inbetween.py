@@ -70,7 +70,7 @@ def merge_in_between(
         dark, black = darkness(own, min(ratios))
         if min(ratios) <= LONGER or not dark.any():
             continue
-        flows = _flows_between(lined, ratios[1] / ratios[0], [moments[k] for k in (*pair, reference)])
+        flows = flows_between(lined, ratios[1] / ratios[0], [moments[k] for k in (*pair, reference)])
         both = [fetched(frames[k], flow, matrices[k]) for k, flow in zip(pair, flows, strict=True)]
         (before, _), (after, _) = both
         alike = agreement(before, after, ratios[1] / ratios[0]) if pair[0] != pair[1] else np.float32(0)
@@ -97,7 +97,7 @@ def darkness(codes: Float, ratio: float) -> tuple[Float, Float]:
     return smoothstep(DARK[0] * grown, DARK[1] * grown, brightest), smoothstep(*BLACK, brightest)
 
 
-def _flows_between(lined: Sequence[Float], ratio: float, moments: Sequence[float]) -> list[Float]:
+def flows_between(lined: Sequence[Float], ratio: float, moments: Sequence[float]) -> list[Float]:
     """Return where the frames before and after show what is at a pixel in between, two flows (H, W, 2) [px].
 
     ``moments`` are those of the frame before, the one after and the one in between.

@@ -18,6 +18,7 @@ from .bracket import Shot
 from .coarsetofine import ROLES, Network, Role, is_released, open_role
 from .exposure import Float
 from .flowmerge import in_line, merge_in_line, reference_alone
+from .followed import Beside, follow
 from .inbetween import merge_in_between
 from .vicinity import Vicinity
 
@@ -128,6 +129,7 @@ class _Networks:
     vicinity: Vicinity
     networks: Mapping[Role, Network]
     made: dict[int, Float] = field(default_factory=dict)
+    beside: dict[int, Beside] = field(default_factory=dict)  # of those, where they are followed
 
     def describe(self) -> str:
         files = [network.engine.path for network in self.networks.values()]
@@ -139,14 +141,19 @@ class _Networks:
         around = self.vicinity
         for old in [k for k in self.made if k <= number - around.count]:
             del self.made[old]
+            self.beside.pop(old, None)
         if "refine" not in self.networks:
             return self._coarse(number), sorted(set(around.window(number)))
         before, after = around.sides(number)
         three = (before, number, after)
-        matrices = around.similarities(number, three)
-        coarse = [in_line(self._coarse(k), matrix)[0] for k, matrix in zip(three, matrices, strict=True)]
+        matrices, coarse = around.similarities(number, three), [self._coarse(k) for k in three]
         exposures = [float(around.exposures[k]) for k in three]
-        pictures = {"coarse": coarse, "frames": around.in_line(number, three)}
+        if self.networks["refine"].followed and number in self.beside:
+            beside = self.beside[number]
+            pictures = {"coarse": beside.follow(coarse), "frames": beside.frames}
+        else:
+            lined = [in_line(one, matrix)[0] for one, matrix in zip(coarse, matrices, strict=True)]
+            pictures = {"coarse": lined, "frames": around.in_line(number, three)}
         used = {k for middle in three for k in around.window(middle)}
         return self.networks["refine"].run(pictures, exposures), sorted(used)
 
@@ -154,6 +161,20 @@ class _Networks:
         if number not in self.made:
             window = self.vicinity.window(number)
             exposures = [float(self.vicinity.exposures[k]) for k in window]
-            pictures = {"frames": self.vicinity.in_line(number, window)}
-            self.made[number] = self.networks["coarse"].run(pictures, exposures)
+            coarse = self.networks["coarse"]
+            if coarse.followed:
+                pictures = self._followed(number, window, exposures)
+            else:
+                pictures = {"frames": self.vicinity.in_line(number, window)}
+            self.made[number] = coarse.run(pictures, exposures)
         return self.made[number]
+
+    def _followed(self, number: int, window: list[int], exposures: list[float]) -> dict[str, list[Float]]:
+        """Return what is known around a frame, by the names of the network's inputs."""
+        around = self.vicinity
+        codes = [around[k].codes for k in window]
+        moments = [float(around.footage.times[k]) for k in window]
+        found = follow(codes, exposures, moments, around.similarities(number, window))
+        if "refine" in self.networks:
+            self.beside[number] = found.beside()
+        return found.pictures()

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 COARSE: dict[str, Any] = {"flow": [4, 4, 4], "width": 4, "levels": 2, "largest_flow": 2.0}
+FOLLOWED: dict[str, Any] = {"followed": True, "width": 4, "flow": [4, 4]}
 REFINE: dict[str, Any] = {"width": 8, "groups": 2, "blocks": [1, 1], "residual": True}
 
 
-def write_pair(folder: Path, exposures: int = 2) -> tuple[Path, Path]:
-    """Write both networks for so many exposures; what the second adds is random, but not much."""
+def write_pair(folder: Path, exposures: int = 2, followed: bool = False) -> tuple[Path, Path]:
+    """Write both networks for so many exposures; what the second adds is random, but not much.
+
+    The coarse one is small in the paper's form, or ``followed``, and then what is known without it.
+    """
     import torch
 
     from hdrmerge import weights
@@ -19,9 +23,11 @@ def write_pair(folder: Path, exposures: int = 2) -> tuple[Path, Path]:
 
     torch.manual_seed(exposures)
     given = {"exposures": exposures}
-    coarse = CoarseLesson(CoarseRecipe(config=COARSE | given))
-    trained = ("coarse", COARSE | given, coarse.network.state_dict())
-    refine = RefineLesson(RefineRecipe(config=REFINE | given, coarse=trained))
+    config = (FOLLOWED if followed else COARSE) | given
+    coarse = CoarseLesson(CoarseRecipe(config=config))
+    trained = ("coarse", config, coarse.network.state_dict())
+    refine_config = REFINE | given | {"followed": followed}
+    refine = RefineLesson(RefineRecipe(config=refine_config, coarse=trained))
     with torch.no_grad():
         refine.network.last.weight.normal_(std=0.02)
 

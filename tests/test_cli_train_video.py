@@ -294,6 +294,7 @@ def test_the_network_of_the_paper_is_asked_for_by_name(home: dict[str, Result]) 
     from hdrmerge.training.video import NARROW
 
     assert asked(exposures=3).configuration() == {**NARROW["coarse"], "exposures": 3}
+    assert NARROW["coarse"]["followed"]  # the paper's is not
     assert asked(exposures=3, paper=True).configuration() == {"exposures": 3}
     assert asked(init=Path("coarse.onnx")).configuration() == {**COARSE, "exposures": 2}
     assert asked(stage=Stage.refine).configuration() == NARROW["refine"]

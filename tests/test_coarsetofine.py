@@ -24,6 +24,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_pair(tmp_path_factory.mktemp("networks"))
 
 
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pair(tmp_path_factory.mktemp("followed"), followed=True)[0]
+
+
 def frames(count: int, height: int = 72, width: int = 500) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.random((height, width, 3), dtype=np.float32) for _ in range(count)]
@@ -70,6 +75,18 @@ def test_refined_parts_equal_the_whole(pair: tuple[Path, Path]) -> None:
     assert np.abs(whole - shown["coarse"][1]).max() > 0.01  # something was painted
 
 
+def test_followed_parts_equal_the_whole(followed: Path) -> None:
+    """Of pictures and of planes (H, W)."""
+    network = Watched.of(followed)
+    shares = [one[..., 0] / 3 for one in frames(3)]
+    shown = {"frames": frames(3), "between": frames(2), "shares": shares}
+    whole = network.run(shown, (8, 1, 8))
+    parts = network.run(shown, (8, 1, 8), tile=176)
+    assert len(network.sizes) == 4
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    assert np.ptp(whole) > 0.05
+
+
 def test_it_is_what_torch_makes_of_the_whole(pair: tuple[Path, Path]) -> None:
     shown = frames(3, 64, 96)
     found = Network(open_engine(pair[0], device="cpu", engine="onnxruntime")).run(
@@ -93,13 +110,17 @@ def test_parts_fit_into_memory_and_are_few() -> None:
     assert side_of((64, 96), 376, 16, 1.0) == 96
 
 
-def test_networks_for_something_else_are_refused(pair: tuple[Path, Path], network_file: Path) -> None:
+def test_networks_for_something_else_are_refused(
+    pair: tuple[Path, Path], network_file: Path, followed: Path
+) -> None:
     coarse, refine = map(str, pair)
     assert open_role("coarse", coarse, 2, "cpu").path == pair[0]
     with pytest.raises(NetworkError, match=r"coarse2\.onnx: is for 2 exposures, these frames have 3; .*flow"):
         open_role("coarse", coarse, 3)
     with pytest.raises(NetworkError, match=r"refine2\.onnx: a network of 'refine'; --coarse takes one of"):
         open_role("coarse", refine, 2)
+    assert Network(open_role("coarse", str(followed), 2, "cpu")).followed
+    assert not Network(open_role("coarse", coarse, 2, "cpu")).followed
     with pytest.raises(NetworkError, match="a network of 'trust'; --refine takes"):
         open_role("refine", str(network_file), 2)
     with pytest.raises(NetworkError, match=r"no network for 5 exposures; .* --method flow"):

@@ -180,6 +180,14 @@ def test_flow_leads_from_the_reference_to_the_other_frame(scene: np.ndarray) -> 
     assert inside.mean() == pytest.approx((219 / 224) * (157 / 160), abs=0.01)
 
 
+def test_fine_flow_is_nearer_at_the_edges_of_what_moves(lively: tuple[np.ndarray, ...]) -> None:
+    codes, truth = codes_of(lively), np.clip(lively[1], 0, 1)
+    inner = np.s_[8:-8, 8:-8]
+    ways = (merge_by_flow(codes, EXPOSURES, fine=fine) for fine in (False, True))
+    plain, fine = (psnr_mu(way[inner], truth[inner], peak=1.0) for way in ways)
+    assert fine > plain + 0.3
+
+
 def test_flow_of_a_frame_in_line_is_one_resampling() -> None:
     """To where the matrix takes p + flow."""
     codes = np.random.default_rng(0).uniform(0, 1, (20, 30, 3)).astype(np.float32)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -207,6 +208,104 @@ def test_the_coarse_network_learns() -> None:
     losses = [lesson.step(batch, 0.0) for _ in range(20)]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
     assert same(lesson.network, before) == []
+
+
+# ------------------------------------------------------------------------------------- followed
+
+FOLLOWED: dict[str, Any] = {"exposures": 2, "followed": True, "width": 4, "flow": [4, 4]}
+
+
+def test_followed_batches_are_what_flow_finds() -> None:
+    """Of codes with a border, which is cut off: what comes in is there."""
+    lesson = coarse(config=FOLLOWED)
+    batch = next(lesson.batches(Sliding(), np.random.default_rng(0)))
+    seen, middle = batch.windows, batch.codes[:, 1]
+    assert seen.frames.shape == (4, 1, 3, 3, 32, 32)
+    assert seen.between.shape == (4, 1, 2, 3, 32, 32)
+    assert seen.shares.shape == (4, 1, 3, 32, 32)
+    torch.testing.assert_close(seen.shares.sum(2), torch.ones(4, 1, 32, 32))
+    assert torch.equal(seen.frames[:, 0, 1], middle)
+    assert batch.radiance.shape == batch.codes.shape == (4, 3, 3, 32, 32)
+    recorded = photographed(batch.radiance, batch.exposures, 0 * batch.noise, torch.Generator())
+    assert (recorded - batch.codes).abs().median() < 0.02
+    before, after = batch.radiance[:, 0].float(), batch.radiance[:, 1].float()
+    followed = seen.frames[:, 0, 0] ** 2.2 / batch.exposures[:, :1, None, None]
+    known = seen.shares[:, 0, 0, None].expand(-1, 3, -1, -1) > 0.2
+    assert (followed - after).abs()[known].median() < 0.3 * (before - after).abs()[known].median()
+
+
+def test_the_followed_form_begins_with_what_flow_finds_and_learns() -> None:
+    lesson = coarse(config=FOLLOWED)
+    held_out = [Sliding().draw(np.random.default_rng(k), 3, 64, k) for k in range(2)]
+    scores = lesson.validate(lesson.mean, held_out)
+    assert scores["coarse"]["whole"] > scores["flow"]["whole"] - 0.5  # whose flow is not as fine
+    batch = next(lesson.batches(Sliding(), np.random.default_rng(0)))
+    before = {name: values.clone() for name, values in lesson.network.state_dict().items()}
+    losses = [lesson.step(batch, 0.0) for _ in range(20)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert same(lesson.network, before) == []
+    assert "log MSE" in lesson.recipe.describe()
+    assert "log MSE" not in CoarseRecipe(config=COARSE).describe()
+
+
+def test_only_the_flow_sees_other_tones() -> None:
+    lesson = coarse(config=FOLLOWED, tones=0.7)
+    batch = next(lesson.batches(Sliding(), np.random.default_rng(0)))
+    lesson.network = Spy(batch.radiance[:, 1].float())
+    lesson.optimizer = torch.optim.Adam(lesson.network.parameters(), lr=0.0)
+    lesson.step(batch, 0.0)
+    frames, between, shares, exposures, reference = lesson.network.shown
+    assert torch.equal(reference, batch.codes[:, 1])
+    assert not torch.equal(frames[:, 1], reference)
+    assert torch.equal(frames[:, ::2], batch.windows.frames[:, 0, ::2])
+    assert torch.equal(between, batch.windows.between[:, 0])
+    assert torch.equal(shares, batch.windows.shares[:, 0])
+    assert torch.equal(exposures, batch.exposures)
+
+
+def test_pictures_are_followed_as_by_the_classical_way() -> None:
+    """But for bilinear samples."""
+    from hdrmerge.followed import Beside
+
+    scene = np.moveaxis(Sliding().scene[:, :32, :48].astype(np.float32) / 4, 0, -1).clip(0, 1)
+    scene = cv2.blur(scene, (5, 5))
+    flow = np.full((32, 48, 2), (2.5, -1.25), np.float32)
+    wanted = np.moveaxis(np.stack(Beside([], (flow, -flow)).follow([scene] * 3)), -1, 1)
+    three = torch.from_numpy(np.moveaxis(np.stack([scene] * 3), -1, 1)[None])
+    sides = torch.from_numpy(np.moveaxis(np.stack([flow, -flow]), -1, 1)[None])
+    found = video.beside(three, sides)[0].numpy()
+    np.testing.assert_allclose(found[..., 3:-3, 4:-4], wanted[..., 3:-3, 4:-4], atol=0.01)
+    assert np.array_equal(found[1], three[0, 1].numpy())
+    assert np.array_equal(found[0][:, 0], three[0, 0, :, 0].numpy())  # from above the picture
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_refining_learns_on_followed_frames(followed: bool) -> None:
+    lesson = coarse(config=FOLLOWED)
+    with torch.no_grad():
+        lesson.network.correction.last.weight.normal_(std=0.02)
+    given = ("coarse", FOLLOWED, lesson.network.state_dict())
+    lesson = refine(given, config=REFINE | {"followed": followed})
+    batch = next(lesson.batches(Sliding(), np.random.default_rng(0)))
+    assert batch.windows.frames.shape == (2, 3, 3, 3, 32, 32)
+    found = lesson.coarse_of(lesson.coarse, batch.codes, batch.exposures, batch.windows)
+    for k in range(3):
+        shown = (getattr(batch.windows, name)[:, k] for name in ("frames", "between", "shares"))
+        alone = lesson.coarse(*shown, batch.exposures[:, k : k + 3])
+        torch.testing.assert_close(found[:, k], alone, rtol=0, atol=1e-6)
+        assert torch.equal(batch.windows.frames[:, k, 1], batch.codes[:, k + 1])
+    rows = lesson.rows_of(lesson.mean, Sliding().draw(np.random.default_rng(0), 5, 64, 0))
+    torch.testing.assert_close(rows["refined"], rows["coarse"], rtol=0, atol=1e-3)  # untrained
+    shown = batch.windows.frames[:, 1] if followed else batch.codes[:, 1:4]
+    lesson.network.register_forward_pre_hook(lambda _, taken: seen.extend(taken))
+    seen: list[Tensor] = []
+    losses = [lesson.step(batch, 0.0) for _ in range(15)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:2])
+    assert torch.equal(seen[1], shown)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = lesson.coarse_of(lesson.coarse, batch.codes, batch.exposures, batch.windows)
+    expected = video.beside(plain, batch.windows.sides[:, 1]) if followed else plain
+    torch.testing.assert_close(seen[0], expected)
 
 
 # ------------------------------------------------------------------------------------- refine

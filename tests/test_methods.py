@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_clip import alternating, scene, write_stills
 
-from hdrmerge.flowmerge import merge_in_line, reference_alone
+from hdrmerge.flowmerge import merge_by_flow, merge_in_line, reference_alone
 from hdrmerge.footage import open_footage
 from hdrmerge.methods import METHODS, Way, best, roles_of
 from hdrmerge.networks import NETWORKS
@@ -65,3 +65,24 @@ def test_baselines_are_those_of_flowmerge(vicinity: Vicinity) -> None:
     np.testing.assert_array_equal(merged, merge_in_line(frames, exposures, 1))
     alone, _ = Way.opened("reference", vicinity, NONE).radiance(3)
     np.testing.assert_array_equal(alone, reference_alone(frames, exposures, 1))
+
+
+def test_followed_frames_are_what_the_network_is_shown(vicinity: Vicinity, tmp_path: Path) -> None:
+    """Untrained it says what flow does, at the ends of the footage, too; and refined it is another one."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from made_video_networks import write_pair
+
+    pair = write_pair(tmp_path, followed=True)
+    given = {"coarse": str(pair[0]), "refine": str(pair[1])}
+    way = Way.opened("coarse", vicinity, given, "cpu")
+    for number in (0, 3, COUNT - 1):
+        found, used = way.radiance(number)
+        window = vicinity.window(number)
+        frames, exposures = [vicinity[n].codes for n in window], vicinity.exposures[window].tolist()
+        wanted = merge_by_flow(frames, exposures, 1, vicinity.similarities(number, window), fine=True)
+        np.testing.assert_allclose(found, np.clip(wanted, 0, 1), atol=1e-3)
+        assert len(used) == len(set(window))
+    refined, _ = Way.opened("network", vicinity, given, "cpu").radiance(3)
+    coarse, _ = Way.opened("coarse", vicinity, given, "cpu").radiance(3)
+    assert np.abs(refined - coarse).max() > 1e-3

@@ -26,6 +26,8 @@ out of the picture there is black, as the weight network learns. How far a pixel
 tile equals the whole picture if its halo is `reach` of the largest flow that occurs in it. ``halo`` is that
 of the largest one allowed, 376 px: frames up to 1080p are better run whole.
 
+The form that is released is another one, `followed`: it begins with what optical flow finds.
+
 Two exposures: 907,145 + 2,077,711 parameters, three: 1,032,165 + 2,095,771; the decoder of the weight network
 that makes 3.1 M of it is the narrow one. Other than in the authors' code the limit of 200 px holds at every
 scale, instead of 320 of its pixels; and flow is enlarged as pictures are made smaller, between pixel centres,
@@ -41,69 +43,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..errors import NetworkError
 from .composition import Single, seen_below
 from .deformable import warp
+from .flow import Flow, planes_of, radiance, rematched
+from .followed import FollowedNet
 
-GAMMA = 2.2
 HALVINGS = 3  # of the weight network
 EPSILON = 1e-8  # of the sum of weights
-
-
-class FlowLevel(nn.Sequential):
-    """What one scale adds to the flow: four 5 x 5 convolutions with rectifiers between."""
-
-    def __init__(self, *widths: int) -> None:
-        layers: list[nn.Module] = []
-        for wide_in, wide in pairwise(widths[:-1]):
-            layers += [nn.Conv2d(wide_in, wide, 5, padding=2), nn.ReLU(inplace=True)]
-        super().__init__(*layers, Single(widths[-2], widths[-1], kernel=5))
-        for layer in self:
-            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
-
-class Flow(nn.Module):
-    """Say where in each neighbour a pixel of the reference is, from coarse to fine.
-
-    ``finest`` is the scale it ends at: 0 is full size, 1 half of it, from where flow is only enlarged.
-    """
-
-    def __init__(
-        self, pairs: int, widths: Sequence[int], levels: int, finest: int, largest_flow: float
-    ) -> None:
-        super().__init__()
-        self.pairs, self.finest, self.largest_flow = pairs, finest, largest_flow
-        self.levels = nn.ModuleList(FlowLevel(9 * pairs, *widths, 4 * pairs) for _ in range(levels))
-
-    def forward(self, neighbours: Tensor, matched: Tensor) -> Tensor:
-        """Return flows (B, 2 P, 2, H, W) [px] to ``neighbours`` (B, 2 P, 3, H, W), pair by pair.
-
-        ``matched`` (B, P, 3, H, W) is the reference at the exposure of each pair.
-        """
-        scales = [(neighbours.flatten(0, 1), matched.flatten(0, 1))]
-        for _ in range(self.finest + len(self.levels) - 1):
-            scales.append(tuple(functional.avg_pool2d(planes, 2) for planes in scales[-1]))  # type: ignore[arg-type]
-        flow: Tensor | None = None
-        for scale in reversed(range(self.finest, len(scales))):
-            others, own = scales[scale]
-            if flow is not None:
-                flow = enlarged(flow)
-                others = warp(others, flow)
-            size = own.shape[2:]
-            pairs = others.reshape(-1, self.pairs, 2, 3, *size)
-            planes = [pairs[:, :, 0], own.reshape(-1, self.pairs, 3, *size), pairs[:, :, 1]]
-            found = self.levels[scale - self.finest](torch.cat(planes, 2).flatten(1, 2))
-            found = found.reshape(-1, 2, *size)
-            limit = self.largest_flow / (1 << scale)
-            flow = (found if flow is None else flow + found).clamp(-limit, limit)
-        assert flow is not None
-        for _ in range(self.finest):
-            flow = enlarged(flow)
-        return flow.reshape(-1, 2 * self.pairs, 2, *flow.shape[2:])
 
 
 class Weights(nn.Module):
@@ -205,38 +153,6 @@ class CoarseNet(nn.Module):
         return flows, weights.reshape(radiances.shape), radiances
 
 
-def planes_of(frames: Tensor, exposures: Tensor) -> tuple[Tensor, Tensor]:
-    """Return frames as (B, n, 3, H, W) and exposures as (B, n), whichever form they came in."""
-    return pictures_of(frames), exposures[:, :, 0, 0] if exposures.dim() == 4 else exposures
-
-
-def pictures_of(planes: Tensor) -> Tensor:
-    """Return planes (B, 3 n, H, W) as (B, n, 3, H, W).
-
-    Neither by unflatten nor by len: TorchScript's exporter takes what follows from them for constants.
-    """
-    return planes.reshape(planes.shape[0], -1, 3, *planes.shape[2:]) if planes.dim() == 4 else planes
-
-
-def radiance(codes: Tensor, exposures: Tensor) -> Tensor:
-    """Return code^2.2 / exposure, the radiance that a frame recorded, in [0, 1 / exposure]."""
-    return codes.clamp(min=0) ** GAMMA / exposures
-
-
-def rematched(codes: Tensor, exposure: Tensor, wanted: Tensor) -> Tensor:
-    """Return the codes that a frame would have at another exposure, ends clipped.
-
-    >>> float(rematched(torch.tensor(0.5), torch.tensor(1.0), torch.tensor(4.0)))  # doctest: +ELLIPSIS
-    0.938...
-    """
-    return (codes * (wanted / exposure) ** (1 / GAMMA)).clamp(0, 1)
-
-
-def enlarged(flow: Tensor) -> Tensor:
-    """Return a flow of twice the size, in its pixels."""
-    return 2 * functional.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 def reach(levels: int, finest: int, largest_flow: float = 0.0) -> int:
     """Return how far from a block of the coarsest grid an input may influence it [px].
 
@@ -269,8 +185,20 @@ def reach(levels: int, finest: int, largest_flow: float = 0.0) -> int:
     return max(-lowest, highest + 1 - multiple)
 
 
-def build(config: Mapping[str, Any]) -> CoarseNet:
-    """Return the network of a configuration, as a weights file's card holds it; empty is the paper's."""
+def build(config: Mapping[str, Any]) -> CoarseNet | FollowedNet:
+    """Return the network of a configuration, as a weights file's card holds it; empty is the paper's.
+
+    With ``followed`` it is that of `followed`, which takes other inputs.
+    """
+    if config.get("followed"):
+        return FollowedNet(
+            int(config.get("exposures", 2)),
+            int(config.get("width", 16)),
+            tuple(int(width) for width in config.get("flow", (24, 16))),
+            int(config.get("levels", 2)),
+            int(config.get("finest", 1)),
+            float(config.get("largest_flow", 8.0)),
+        )
     normalised = config.get("normalised")
     return CoarseNet(
         int(config.get("exposures", 2)),

@@ -44,9 +44,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import NetworkError
-from .coarse import pictures_of, planes_of, radiance
 from .composition import Single, seen_below
 from .deformable import TAPS, Deformable
+from .flow import pictures_of, planes_of, radiance
 
 MULTIPLE = 8
 SCALES = 3  # of the alignment, from half size on

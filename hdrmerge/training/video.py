@@ -31,16 +31,18 @@ from ..exposure import Float
 from ..flowmerge import merge_by_flow
 from ..networks import build
 from ..networks.coarse import CoarseNet
+from ..networks.deformable import warp
 from ..networks.refine import RefineNet, well_exposed
 from .batches import read_ahead
 from .clips import Filmed, photographed
 from .lesson import Axes, Lesson, Recipe, fill, placed
-from .losses import compress
+from .losses import compress, log_error
 from .perceptual import perceptual
 from .validate import Scores, finite_mean
+from .windows import BORDER, Windows, middle_of
 
 NARROW: Mapping[str, Mapping[str, Any]] = {
-    "coarse": {"exposures": 2, "flow": [40, 24, 16], "width": 24, "finest": 1, "levels": 4},
+    "coarse": {"exposures": 2, "followed": True, "width": 16, "flow": [24, 16], "levels": 2, "finest": 1},
     "refine": {
         "exposures": 2,
         "width": 32,
@@ -48,6 +50,7 @@ NARROW: Mapping[str, Mapping[str, Any]] = {
         "blocks": [3, 8],
         "align_reference": False,
         "residual": True,
+        "followed": True,
     },
 }
 """Architecture -> the configuration of the released network; that of the paper is empty."""
@@ -62,8 +65,8 @@ LEAST_PAINTED = 0.01  # share of a batch
 READERS = 8  # threads that cut patches out of clips, where a GPU learns from them
 KNOWN = 0.998  # of the radiance at which the shortest exposure clips
 SCORED_NOISE = 1e-3
-BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "refine": (20, 38)}
-"""Architecture -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
+BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "followed": (600, 24), "refine": (20, 38)}
+"""Form -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
 
 Trained = tuple[str, Mapping[str, Any], Mapping[str, Tensor]]
 """Architecture, configuration and weights of a network."""
@@ -118,8 +121,9 @@ class CoarseRecipe(VideoRecipe):
     tones: float = TONES
 
     def describe(self) -> str:
+        loss = "log MSE + log MAE / 2 of patches" if self.config.get("followed") else "L1"
         return self._described(
-            f"L1 of mu-law values, tones of the reference to a power of exp(+-{self.tones:g})"
+            f"{loss} of mu-law values, tones of the reference to a power of exp(+-{self.tones:g})"
         )
 
 
@@ -170,15 +174,33 @@ class JointRecipe(RefineRecipe):
 class Takes:
     """A batch: ``radiance`` (B, N, 3, H, W), half floats, and ``exposures`` (B, N), shortest of all is 1.
 
-    ``noise`` (B, N) is that of linear light in each frame. Codes are made of it on the device.
+    ``noise`` (B, N) is that of linear light in each frame. Codes are made of it on the device, unless frames
+    are followed: then there are ``codes`` (B, N, 3, H, W) and ``windows``.
     """
 
     radiance: Tensor
     exposures: Tensor
     noise: Tensor
+    codes: Tensor | None = None
+    windows: Windows | None = None
 
     def to(self, device: torch.device) -> Takes:
-        return Takes(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        values = (getattr(self, name) for name in self.__dataclass_fields__)
+        return Takes(*(value if value is None else value.to(device) for value in values))  # type: ignore[arg-type]
+
+    def photographed(self, random: torch.Generator) -> Tensor:
+        """Return the codes."""
+        if self.codes is not None:
+            return self.codes
+        return photographed(self.radiance, self.exposures, self.noise, random)
+
+    def followed(self, generator: torch.Generator, count: int, windows: int, size: int) -> Takes:
+        """Return it with ``windows`` of ``count`` exposures, of its middle, ``size`` [px] wide and high."""
+        codes = photographed(self.radiance, self.exposures, self.noise, generator)
+        still = [np.eye(3)] * (2 * count - 1)
+        seen = Windows.of(codes, self.exposures.tolist(), count, windows, still)
+        radiance, codes = middle_of(self.radiance, size), middle_of(codes, size)
+        return Takes(radiance, self.exposures, self.noise, codes, seen.cut(size))
 
     @classmethod
     def of(cls, samples: Sequence[Filmed], noise: Sequence[float]) -> Takes:
@@ -206,6 +228,17 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
         super().__init__(recipe, device, init)
         self.random = torch.Generator(self.device).manual_seed(recipe.seed)
         self._by_flow: dict[Filmed, Float] = {}
+        self._windows: dict[Filmed, Windows] = {}
+
+    @property
+    def followed(self) -> bool:
+        """Whether the coarse network takes frames that are followed."""
+        return bool(self.recipe.config.get("followed"))
+
+    @property
+    def windows(self) -> int:
+        """How many coarse results are made of a sample."""
+        return 1
 
     @property
     def frames(self) -> int:
@@ -220,9 +253,16 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
             )
         self.random.manual_seed(int(rng.integers(2**31)))
 
+        count, size = self.recipe.exposures, self.recipe.size
+
         def draw(own: np.random.Generator) -> Takes:
-            samples = [source.draw(own, self.frames, self.recipe.size) for _ in range(self.recipe.batch)]
-            return Takes.of(samples, [self.draw_noise(own) for _ in samples])
+            seen = size + 2 * BORDER * self.followed
+            samples = [source.draw(own, self.frames, seen) for _ in range(self.recipe.batch)]
+            takes = Takes.of(samples, [self.draw_noise(own) for _ in samples])
+            if not self.followed:
+                return takes
+            generator = torch.Generator().manual_seed(int(own.integers(2**31)))
+            return takes.followed(generator, count, self.windows, size)
 
         for batch in read_ahead(draw, rng, 1 if self.device.type == "cpu" else READERS):
             yield batch.to(self.device)
@@ -242,7 +282,9 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
 
     # --- to be judged -----------------------------------------------------------------------------
 
-    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
+    def results(
+        self, mean: nn.Module, codes: Tensor, exposures: Tensor, windows: Windows | None
+    ) -> dict[str, Tensor]:
         """Return what networks make of codes (1, N, 3, H, W), by row: radiance (1, 3, H, W)."""
         raise NotImplementedError
 
@@ -255,10 +297,14 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
         middle = codes.shape[1] // 2
         if sample not in self._by_flow:
             self._by_flow[sample] = by_flow(codes[0], sample.exposures, self.recipe.exposures)
+        if self.followed and sample not in self._windows:
+            count = self.recipe.exposures
+            self._windows[sample] = Windows.of(codes, [sample.exposures], count, self.windows)
+        windows = self._windows[sample].to(device) if self.followed else None
         own = codes[:, middle] ** 2.2 / sample.exposures[middle]
         flow = torch.from_numpy(np.moveaxis(self._by_flow[sample], -1, 0)[None])
         with torch.autocast(device.type, torch.bfloat16):
-            found = self.results(mean, codes.to(device), takes.exposures.to(device))
+            found = self.results(mean, codes.to(device), takes.exposures.to(device), windows)
         rows = {"reference": own, "flow": flow, **found, "truth": takes.radiance[:, middle]}
         return {name: radiance.float().cpu().clamp(0, 1) for name, radiance in rows.items()}
 
@@ -285,7 +331,8 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
 
     @property
     def bytes_per_pixel(self) -> int:
-        least, per_width = BYTES[self.recipe.architecture]
+        followed = self.recipe.config.get("followed")
+        least, per_width = BYTES["followed" if followed else self.recipe.architecture]
         return least + per_width * int(self.recipe.config.get("width", 64))
 
 
@@ -293,7 +340,10 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
 
 
 class CoarseLesson(VideoLesson):
-    """Absolute errors of mu-law values; in bfloat16 where that is safe."""
+    """Absolute errors of mu-law values; in bfloat16 where that is safe.
+
+    The followed form learns by decibels (`losses.log_error`): it begins near the truth.
+    """
 
     recipe: CoarseRecipe
     asks = "order"
@@ -303,6 +353,8 @@ class CoarseLesson(VideoLesson):
     shown = ("reference", "flow", "coarse", "truth")
     axes: ClassVar[Axes] = {
         "frames": {0: "B", 2: "H", 3: "W"},
+        "between": {0: "B", 2: "H", 3: "W"},
+        "shares": {0: "B", 2: "H", 3: "W"},
         "exposures": {0: "B", 2: "h", 3: "w"},
         "radiance": {0: "B", 2: "H", 3: "W"},
     }
@@ -322,25 +374,39 @@ class CoarseLesson(VideoLesson):
         return NOISE[1] if rng.random() < NOISY else 0.0
 
     def step(self, batch: Takes, progress: float) -> float:
-        codes = photographed(batch.radiance, batch.exposures, batch.noise, self.random)
+        codes, seen = batch.photographed(self.random), batch.windows
         middle = codes.shape[1] // 2
         clean = codes[:, middle]
-        frames = codes.clone()
+        frames = codes.clone() if seen is None else seen.frames[:, 0].clone()
         frames[:, middle] = self._in_other_tones(clean)
+        beside = () if seen is None else (seen.between[:, 0], seen.shares[:, 0])
         with torch.autocast(self.device.type, torch.bfloat16):
-            found = self.network(frames, batch.exposures, clean)
-        return self._learn(error(found.float(), batch.radiance[:, middle]), self.optimizer)
+            found = self.network(frames, *beside, batch.exposures, clean).float()
+        truth = batch.radiance[:, middle]
+        loss = error(found, truth) if seen is None else decibels(found, truth)
+        return self._learn(loss, self.optimizer)
 
     def _in_other_tones(self, codes: Tensor) -> Tensor:
         """Return codes (B, 3, H, W), each channel to a power of its own."""
         drawn = torch.rand(*codes.shape[:2], 1, 1, generator=self.random, device=codes.device)
         return codes ** torch.exp((2 * drawn - 1) * self.recipe.tones)
 
-    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
-        return {"coarse": mean(codes, exposures)}
+    def results(
+        self, mean: nn.Module, codes: Tensor, exposures: Tensor, windows: Windows | None
+    ) -> dict[str, Tensor]:
+        if windows is None:
+            return {"coarse": mean(codes, exposures)}
+        return {"coarse": mean(windows.frames[:, 0], windows.between[:, 0], windows.shares[:, 0], exposures)}
 
     def example_inputs(self, size: int) -> dict[str, Tensor]:
-        return _example(self.frames, size, self.recipe.exposures)
+        given = _example(self.frames, size, self.recipe.exposures)
+        if not self.followed:
+            return given
+        generator = torch.Generator().manual_seed(2)
+        between = torch.rand(1, 3 * (self.frames - 1), size, size, generator=generator)
+        shares = torch.rand(1, self.frames, size, size, generator=generator)
+        beside = {"between": between, "shares": shares / shares.sum(1, keepdim=True)}
+        return {"frames": given["frames"], **beside, "exposures": given["exposures"]}
 
 
 # --- the refining network -------------------------------------------------------------------------
@@ -390,6 +456,14 @@ class RefineLesson(VideoLesson):
         return list(self.network.parameters())
 
     @property
+    def followed(self) -> bool:
+        return bool(self.recipe.coarse and self.recipe.coarse[1].get("followed"))
+
+    @property
+    def windows(self) -> int:
+        return 3
+
+    @property
     def frames(self) -> int:
         return 2 * self.recipe.exposures + 1
 
@@ -397,10 +471,10 @@ class RefineLesson(VideoLesson):
         return self._learn(self.loss(batch), self.optimizer)
 
     def loss(self, batch: Takes) -> Tensor:
-        codes = photographed(batch.radiance, batch.exposures, batch.noise, self.random)
+        codes = batch.photographed(self.random)
         with torch.autocast(self.device.type, torch.bfloat16):
-            coarse = self.coarse_of(self.coarse, codes, batch.exposures)
-            found = self._refined(self.network, coarse, codes, batch.exposures).float()
+            coarse = self.coarse_of(self.coarse, codes, batch.exposures, batch.windows)
+            found = self._refined(self.network, coarse, codes, batch.exposures, batch.windows).float()
         middle = codes.shape[1] // 2
         truth = batch.radiance[:, middle].float()
         mask = well_exposed(codes[:, middle], batch.exposures, middle)
@@ -412,24 +486,37 @@ class RefineLesson(VideoLesson):
         return loss
 
     @staticmethod
-    def coarse_of(network: nn.Module, codes: Tensor, exposures: Tensor) -> Tensor:
+    def coarse_of(
+        network: nn.Module, codes: Tensor, exposures: Tensor, windows: Windows | None = None
+    ) -> Tensor:
         """Return the coarse results (B, 3, 3, H, W) of the three frames in the middle of (B, N, 3, H, W)."""
         width = codes.shape[1] - 2
-        windows = torch.cat([codes[:, first : first + width] for first in range(3)])
         times = torch.cat([exposures[:, first : first + width] for first in range(3)])
-        found: Tensor = network(windows, times)
+        if windows is None:
+            found: Tensor = network(torch.cat([codes[:, first : first + width] for first in range(3)]), times)
+        else:
+            seen = (getattr(windows, name).transpose(0, 1) for name in ("frames", "between", "shares"))
+            found = network(*(planes.flatten(0, 1) for planes in seen), times)
         return torch.stack(found.chunk(3), 1)
 
-    @staticmethod
-    def _refined(network: nn.Module, coarse: Tensor, codes: Tensor, exposures: Tensor) -> Tensor:
+    def _refined(
+        self, network: nn.Module, coarse: Tensor, codes: Tensor, exposures: Tensor, windows: Windows | None
+    ) -> Tensor:
         first = codes.shape[1] // 2 - 1
         at = slice(first, first + 3)
-        found: Tensor = cast(RefineNet, network)(coarse, codes[:, at], exposures[:, at])
+        frames = codes[:, at]
+        if windows is not None and self.recipe.config.get("followed"):
+            middle = windows.frames.shape[2] // 2
+            frames = windows.frames[:, 1, middle - 1 : middle + 2]
+            coarse = beside(coarse, windows.sides[:, 1])
+        found: Tensor = cast(RefineNet, network)(coarse, frames, exposures[:, at])
         return found
 
-    def results(self, mean: nn.Module, codes: Tensor, exposures: Tensor) -> dict[str, Tensor]:
-        coarse = self.coarse_of(self._judged(), codes, exposures)
-        return {"coarse": coarse[:, 1], "refined": self._refined(mean, coarse, codes, exposures)}
+    def results(
+        self, mean: nn.Module, codes: Tensor, exposures: Tensor, windows: Windows | None
+    ) -> dict[str, Tensor]:
+        coarse = self.coarse_of(self._judged(), codes, exposures, windows)
+        return {"coarse": coarse[:, 1], "refined": self._refined(mean, coarse, codes, exposures, windows)}
 
     def _judged(self) -> nn.Module:
         """Return the coarse network that scores are taken with."""
@@ -503,6 +590,26 @@ def error(found: Tensor, truth: Tensor) -> Tensor:
     true = truth.float().clamp(0, 1)
     wrong = compress(found.clamp(min=0)) - compress(true)
     return torch.where(true >= KNOWN, wrong.clamp(max=0), wrong).abs().mean()
+
+
+def decibels(found: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean over patches of what `losses.log_error` says of their mu-law values."""
+    true = truth.float().clamp(0, 1)
+    whole = torch.ones_like(true[:, :1])
+    return log_error(compress(found.clamp(min=0)), compress(true), whole, true.new_ones(len(true)))
+
+
+def beside(pictures: Tensor, sides: Tensor) -> Tensor:
+    """Return three pictures (B, 3, 3, H, W), the outer ones followed by flows ``sides`` (B, 2, 2, H, W) [px].
+
+    As `followed.Beside`: where flow leads out of a picture it stays as it is.
+    """
+    found = []
+    for k, flow in ((0, sides[:, 0]), (2, sides[:, 1])):
+        picture = pictures[:, k].float()
+        inside = warp(torch.ones_like(picture[:, :1]), flow) > 1 - 1e-3
+        found.append(torch.where(inside, warp(picture, flow), picture))
+    return torch.stack([found[0], pictures[:, 1].float(), found[1]], 1)
 
 
 def region_of(exposures: Sequence[float]) -> str:

@@ -1,0 +1,91 @@
+"""Frames of a video as the followed form of `networks.coarse` takes them: all that is known without it.
+
+    frames in line -> followed by flow, and their shares -> and as they are in between
+
+What `flowmerge.merge_by_flow` sums up, by fine flow, before it is summed up; and, as in `inbetween`, each
+neighbour as it shows things halfway to the other one of its exposure. Training and inference both ask here.
+
+Units as in `flowmerge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .exposure import Float
+from .flowmerge import Matrix, agreement, fetched, flow_to, in_line, led_on, shares_of, similarities
+from .inbetween import flows_between
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What is known around a reference, the middle one of n frames.
+
+    ``frames``, n of (H, W, 3), are codes followed to the reference; ``between``, n - 1, the neighbours as
+    they are if things went straight on; ``shares``, n of (H, W), those in the mean of
+    `flowmerge.merge_by_flow`. ``sides`` are the flows (H, W, 2) [px] to the frames right before and after.
+    """
+
+    frames: list[Float]
+    between: list[Float]
+    shares: list[Float]
+    sides: tuple[Float, Float]
+
+    def pictures(self) -> dict[str, list[Float]]:
+        """Return them by the names of the network's inputs."""
+        return {"frames": self.frames, "between": self.between, "shares": self.shares}
+
+    def beside(self) -> Beside:
+        """Return what the refining network needs of it."""
+        middle = len(self.frames) // 2
+        return Beside(self.frames[middle - 1 : middle + 2], self.sides)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """The frames right before and after a reference, and itself between them, followed; and the flows."""
+
+    frames: list[Float]
+    sides: tuple[Float, Float]
+
+    def follow(self, pictures: Sequence[Float]) -> list[Float]:
+        """Return pictures (H, W, 3) in [0, 1] of the three frames, as they were taken, in the reference's."""
+        before, own, after = pictures
+        return [fetched(before, self.sides[0])[0], own, fetched(after, self.sides[1])[0]]
+
+
+def follow(
+    frames: Sequence[Float],
+    exposures: Sequence[float],
+    moments: Sequence[float] | None = None,
+    matrices: Sequence[Matrix] | None = None,
+) -> Followed:
+    """Follow the neighbours of the middle one of 2 N - 1 frames, which are in the order of time.
+
+    ``moments`` are when frames were taken, in any unit, at even intervals unless stated; ``matrices`` those
+    of `flowmerge.similarities`, found here unless given.
+    """
+    middle, count = len(frames) // 2, len(frames) // 2 + 1
+    moments = range(len(frames)) if moments is None else moments
+    matrices = similarities(frames, middle) if matrices is None else matrices
+    own, found = frames[middle], list(frames)
+    trust = [np.ones(own.shape[:2], np.float32)] * len(frames)
+    between: dict[int, Float] = {}
+    led: dict[int, Float] = {}
+    for first in range(count - 1):
+        pair = first, first + count
+        lined = [in_line(frames[k], matrices[k])[0] for k in pair]
+        ratios = [exposures[k] / exposures[middle] for k in pair]
+        for k, seen, ratio in zip(pair, lined, ratios, strict=True):
+            led[k] = led_on(flow_to(own, seen, ratio, fine=True), matrices[k])
+            found[k], inside = fetched(frames[k], led[k])
+            trust[k] = agreement(own, found[k], ratio) * inside
+        flows = flows_between(lined, ratios[1] / ratios[0], [moments[k] for k in (*pair, middle)])
+        for k, flow in zip(pair, flows, strict=True):
+            between[k] = fetched(frames[k], flow, matrices[k])[0]
+    shares = shares_of(found, exposures, trust, middle)
+    sides = led[middle - 1], led[middle + 1]
+    return Followed(found, [between[k] for k in sorted(between)], shares, sides)

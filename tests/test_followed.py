@@ -1,0 +1,90 @@
+"""What is known around a frame before a network sees it: followed, in between, and with which shares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_flowmerge import codes_of, moved, scene, still  # noqa: F401, fixtures
+
+from hdrmerge.flowmerge import LAST_RESORT, merge_by_flow, radiance, similarities
+from hdrmerge.followed import follow
+from hdrmerge.scene import Matrix, ramp_scene
+
+EXPOSURES = {2: (8.0, 1.0, 8.0), 3: (1.0, 4.0, 16.0, 1.0, 4.0)}
+
+
+def pan(count: int, step: int = 2, seed: int = 2) -> list[np.ndarray]:
+    """Return light (80, 120, 3) in [0, 0.5] of a camera that turns by so many pixels a frame."""
+    wide = ramp_scene(80, 160, np.random.default_rng(seed))
+    wide = wide * np.float32(0.5 / wide.max())
+    return [wide[:, 10 + step * n : 130 + step * n] for n in range(count)]
+
+
+@pytest.mark.parametrize("exposures", EXPOSURES.values())
+def test_the_sum_of_what_is_followed_is_the_merge_by_flow(exposures: tuple[float, ...]) -> None:
+    codes = codes_of(tuple(pan(len(exposures))), exposures)
+    for matrices in (None, [np.eye(3)] * len(codes)):
+        found = follow(codes, exposures, matrices=matrices)
+        assert len(found.frames) == len(found.shares) == len(found.between) + 1 == len(codes)
+        np.testing.assert_allclose(np.sum(found.shares, axis=0), 1, atol=1e-5)
+        seen = zip(found.frames, exposures, found.shares, strict=True)
+        mean = sum(radiance(frame, time) * share[..., None] for frame, time, share in seen)
+        np.testing.assert_allclose(
+            mean, merge_by_flow(codes, exposures, matrices=matrices, fine=True), atol=1e-5
+        )
+        assert found.frames[len(codes) // 2] is codes[len(codes) // 2]
+
+
+def test_frames_are_brought_into_line_first(still: tuple[np.ndarray, ...]) -> None:  # noqa: F811
+    """By the similarities that are stated, else by those that are found."""
+    codes = codes_of(still)
+    found = follow(codes, EXPOSURES[2])
+    told = follow(codes, EXPOSURES[2], matrices=similarities(codes, 1))
+    for one, other in zip(found.frames + found.between, told.frames + told.between, strict=True):
+        assert np.array_equal(one, other)
+    homographies: tuple[Matrix, ...] = moved()
+    assert not np.array_equal(homographies[0], np.eye(3))
+    inner = np.s_[8:-8, 8:-8]
+    for seen in found.between:  # nothing else moved
+        assert np.median(np.abs(radiance(seen, 8.0) - np.minimum(still[1], 1 / 8))[inner]) < 2e-3
+
+
+@pytest.mark.parametrize("at", [0.5, 0.25])
+def test_where_the_reference_is_white_things_are_seen_in_between(at: float) -> None:
+    """At the moment of the reference, wherever that is between the frames beside it."""
+    light = pan(9, step=1)
+    now = round(8 * at)
+    codes = codes_of((light[0] * 2, light[now] * 2, light[8] * 2), (1.0, 64.0, 1.0))
+    found = follow(codes, (1.0, 64.0, 1.0), (0.0, 8.0 * at, 8.0), [np.eye(3)] * 3)
+    inner = np.s_[12:-12, 16:-16]
+
+    def wrong(frame: np.ndarray) -> float:
+        return float(np.median(np.abs(radiance(frame, 1.0) - light[now] * 2)[inner]))
+
+    assert max(map(wrong, found.between)) < 0.3 * min(wrong(codes[0]), wrong(codes[2]))
+    assert found.shares[1].min() >= LAST_RESORT / 10
+
+
+def test_at_an_end_one_frame_stands_on_both_sides() -> None:
+    light = pan(2)
+    codes = codes_of((light[1], light[0], light[1]))
+    found = follow(codes, EXPOSURES[2], (1.0, 0.0, 1.0), [np.eye(3)] * 3)
+    assert np.array_equal(found.between[0], codes[0])
+    assert np.array_equal(found.frames[0], found.frames[2])
+    assert set(found.pictures()) == {"frames", "between", "shares"}
+
+
+@pytest.mark.parametrize("exposures", EXPOSURES.values())
+def test_other_pictures_of_the_frames_beside_are_followed_alike(
+    still: tuple[np.ndarray, ...],  # noqa: F811
+    exposures: tuple[float, ...],
+) -> None:
+    """In one resampling, through the similarity, too."""
+    views = still if len(exposures) == 3 else (still[0], *still, still[2])
+    codes = codes_of(views, exposures)
+    middle = len(codes) // 2
+    beside = follow(codes, exposures).beside()
+    three = codes[middle - 1 : middle + 2]
+    for one, other in zip(beside.follow(three), beside.frames, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert np.abs(beside.frames[0] - three[0]).mean() > 0.01
