@@ -13,8 +13,9 @@ from PIL import Image
 from hdrmerge import expand
 from hdrmerge.bracket import RadianceMap
 from hdrmerge.errors import InputError, NetworkError
-from hdrmerge.expand import ExpandOptions, Expansion, expand_photo
+from hdrmerge.expand import ExpandOptions, Expansion, expand_photo, open_expander
 from hdrmerge.exposure import srgb_decode
+from hdrmerge.highlights import encoded
 from hdrmerge.load import load
 from hdrmerge.metadata import read_shot
 from hdrmerge.read import read_frame
@@ -388,3 +389,20 @@ def test_an_untrained_network_goes_on_as_light_began(
     monkeypatch.setattr(expand, "extrapolated", lambda light: light)
     plain, _ = expand_photo(photo, options)
     np.testing.assert_allclose(plain.pixels, own, rtol=0, atol=1e-5)
+
+
+def test_the_released_network_grows_brighter_with_every_quarter_of_a_stop(sim: Simulated) -> None:
+    pytest.importorskip("onnxruntime")
+    engine = open_expander(ExpandOptions(device="cpu"))
+    assert engine is not None
+    light = srgb_decode(sim.frames[0] / 255).astype(np.float32)
+    photo = np.ascontiguousarray(np.moveaxis(encoded(expand.extrapolated(light)), -1, 0)[None])
+    evs = np.arange(-16, 17, dtype=np.float32) / 4
+    frames = [
+        engine.run({"photo": photo, "ev": np.full((1, 1, 1, 1), ev, np.float32)})["frames"] for ev in evs
+    ]
+    steps = np.diff(np.concatenate(frames), axis=0)
+    brighter = steps.mean(axis=(1, 2, 3))
+    assert brighter.min() > 1 / 1000
+    assert np.abs(np.diff(brighter)).max() < 1 / 100  # no jump, neither where N2 takes over from N3
+    assert (steps < -1 / 255).mean() < 1e-3
