@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("scenes", type=Path, help="a folder of HDR scenes that no network was trained on")
     parser.add_argument("--network", nargs="+", default=[], metavar="NAME|FILE", help="to expand with")
     parser.add_argument("--views", type=int, default=20, help="of the scenes, in turn")
+    parser.add_argument("--first", type=int, default=0, help="number of the first view; others are others")
     parser.add_argument("--photographs", type=int, default=20, help="at other exposures")
     parser.add_argument(
         "--save",
@@ -358,7 +359,8 @@ def main() -> None:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        views = [photograph(scenes[n % len(scenes)], n, folder) for n in range(options.views)]
+        numbers = range(options.first, options.first + options.views)
+        views = [photograph(scenes[n % len(scenes)], n, folder) for n in numbers]
         shares = [float(view.lost.mean()) for view in views]
         print(
             f"{len(views)} views of {len(scenes)} scenes, {SIZE[1]} x {SIZE[0]}, {100 * min(shares):.1f} to "
