@@ -19,7 +19,7 @@ from .console import count, say
 from .errors import InputError, NetworkError
 from .options import Device, Force, Quiet, check_targets
 from .trainingbar import show_making
-from .trainingrun import Run, _named, config_of, give, network_in, processors
+from .trainingrun import Run, config_of, device_name, give, network_in, processors
 
 if TYPE_CHECKING:
     from .training.clips import Filmed
@@ -244,7 +244,7 @@ class VideoRun(Run):
         coarse = lesson.coarse_lesson()
         state = load_mean(self.resumed, lesson.recipe)[1]
         scores = coarse.validate(coarse.mean, self._judged(coarse))
-        device = _named(str(lesson.device))
+        device = device_name(str(lesson.device))
         write_network(self.outputs[1], coarse, coarse.mean, state, scores, self.data, device)
         if not self.quiet:
             print(self.outputs[1])

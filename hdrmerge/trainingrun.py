@@ -200,7 +200,7 @@ def give(
     if settle is not None:
         settle(mean)
     scores = lesson.validate(mean.to(lesson.device), held_out)
-    card = write_network(run.output, lesson, mean, state, scores, run.data, _named(str(lesson.device)))
+    card = write_network(run.output, lesson, mean, state, scores, run.data, device_name(str(lesson.device)))
     if not run.quiet:
         figures = ", ".join(f"{name} {value:g}" for name, value in card["metrics"].items())
         say(f"{count(state.step, 'step')}, {state.elapsed / 60:.0f} min{f'; {figures}' if figures else ''}")
@@ -254,7 +254,7 @@ def _resolved(device: str) -> str:
     return device
 
 
-def _named(device: str) -> str:
+def device_name(device: str) -> str:
     import torch
 
     return "the CPU" if device == "cpu" else torch.cuda.get_device_name(device)

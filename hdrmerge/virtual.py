@@ -37,9 +37,7 @@ from .highlights import GAMMA, encoded
 from .infer import Engine
 from .write import check_target, replacing, write_preview
 
-SHADOW = (
-    0.05  # luma of code values from which on a photograph tells all, as `networks.virtual_bracket` has it
-)
+SHADOW = 0.05  # luma of code values below which a photograph does not tell all
 LARGEST_EV, USUAL_EV = 4.0, 2.0  # [stops] that networks learned at most, and beyond which they guess much
 NO_TIME = 1 / 60  # [s] for EV 0 of a virtual bracket where the photograph states no time
 

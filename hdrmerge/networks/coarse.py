@@ -36,7 +36,6 @@ not corner to corner, which would depend on the size of the whole.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -47,7 +46,7 @@ from torch import Tensor, nn
 from ..errors import NetworkError
 from .composition import Single, seen_below
 from .deformable import warp
-from .flow import Flow, planes_of, radiance, rematched
+from .flow import Flow, planes_of, radiance, rematched, seen_by_flow
 from .followed import FollowedNet
 
 HALVINGS = 3  # of the weight network
@@ -172,16 +171,7 @@ def reach(levels: int, finest: int, largest_flow: float = 0.0) -> int:
     for _ in range(HALVINGS - 1):
         low, high = 2 * low - 1 - 1, 2 * high + 1 + 1
     low, high = 2 * low - 1, 2 * high + 1
-    far = math.ceil(largest_flow) + 1
-    lowest, highest = low - far, high + far
-    for _ in range(finest):
-        low, high = seen_below(low, high)
-    for scale in range(finest, finest + levels):
-        low, high = low - 8, high + 8
-        far = 0 if scale == finest + levels - 1 else math.ceil(largest_flow / (1 << scale)) + 1
-        lowest = min(lowest, (low - far) << scale)
-        highest = max(highest, ((high + far + 1) << scale) - 1)
-        low, high = seen_below(low, high)
+    lowest, highest = seen_by_flow(low, high, levels, finest, largest_flow)
     return max(-lowest, highest + 1 - multiple)
 
 

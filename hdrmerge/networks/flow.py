@@ -6,6 +6,7 @@ said: Kalantari and Ramamoorthi 2019, "Deep HDR Video from Sequences with Altern
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .composition import Single
+from .composition import Single, seen_below
 from .deformable import warp
 
 GAMMA = 2.2
@@ -103,3 +104,22 @@ def rematched(codes: Tensor, exposure: Tensor, wanted: Tensor) -> Tensor:
 def enlarged(flow: Tensor) -> Tensor:
     """Return a flow of twice the size, in its pixels."""
     return 2 * functional.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def seen_by_flow(low: int, high: int, levels: int, finest: int, largest_flow: float = 0.0) -> tuple[int, int]:
+    """Return which pixels of the inputs those from ``low`` to ``high`` of fetched pictures are made of.
+
+    Bilinear samples of neighbours, fetched from as far as flow may lead; and the flow itself, which at each
+    of its scales sees 8 px, again in neighbours that were fetched.
+    """
+    far = math.ceil(largest_flow) + 1
+    lowest, highest = low - far, high + far
+    for _ in range(finest):
+        low, high = seen_below(low, high)
+    for scale in range(finest, finest + levels):
+        low, high = low - 8, high + 8
+        far = 0 if scale == finest + levels - 1 else math.ceil(largest_flow / (1 << scale)) + 1
+        lowest = min(lowest, (low - far) << scale)
+        highest = max(highest, ((high + far + 1) << scale) - 1)
+        low, high = seen_below(low, high)
+    return lowest, highest

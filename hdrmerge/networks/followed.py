@@ -32,7 +32,7 @@ from torch.nn import functional
 from ..errors import NetworkError
 from .composition import Single, seen_below
 from .deformable import warp
-from .flow import Flow, pictures_of, planes_of, radiance, rematched
+from .flow import Flow, pictures_of, planes_of, radiance, rematched, seen_by_flow
 
 MU = 5000.0
 SPAN = math.log1p(MU)
@@ -189,15 +189,6 @@ def reach(levels: int, finest: int, largest_flow: float = 0.0) -> int:
         low, high = low - 1, high + 1
     for _ in range(HALVINGS):
         low, high = 2 * (low - 1) - 1, 2 * (high + 1) + 1
-    far = math.ceil(largest_flow) + 1
     low, high = low - 1, high + 1
-    lowest, highest = low - far, high + far
-    for _ in range(finest):
-        low, high = seen_below(low, high)
-    for scale in range(finest, finest + levels):
-        low, high = low - 8, high + 8
-        far = 0 if scale == finest + levels - 1 else math.ceil(largest_flow / (1 << scale)) + 1
-        lowest = min(lowest, (low - far) << scale)
-        highest = max(highest, ((high + far + 1) << scale) - 1)
-        low, high = seen_below(low, high)
+    lowest, highest = seen_by_flow(low, high, levels, finest, largest_flow)
     return max(-lowest, highest + 1 - multiple)

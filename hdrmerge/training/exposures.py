@@ -6,7 +6,7 @@
 Pairs are all that `networks/virtual_bracket.py` needs. Its paper drew them from a set made once: nine
 exposures, half a stop apart, of each scene through five response curves (Endo et al. 2017, "Deep reverse
 tone mapping"). Here view, camera and exposures of every pair are new, and the stops between them any number,
-or multiples of a half as there (``nine``).
+more likely a large one, or multiples of a half as there (``nine``).
 
 A network sees whole photographs, reduced; so the same scene is seen large and small, up to eight times as
 large. Views are looked up in the logarithm of a scene, patch by patch: `scenes.draw_view` renders the whole
