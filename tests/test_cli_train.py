@@ -359,9 +359,14 @@ def test_a_photograph_is_learned_to_be_shown_at_other_exposures(small: list[str]
     assert card["architecture"] == "virtual_bracket"
     assert card["config"] == {"width": 2, "deepest": 2, "residual": True, "activation": "relu"}
     assert {"psnr", "psnr_ev-2", "over_arithmetic_ev+2"} <= set(card["metrics"])
-    again = expand("-o", "next.onnx", "--init", "mine.onnx", "--steps", "1")
+    assert "statistics that stay from 75% on" in json.dumps(card)
+    options = ["--steps", "1", "--longer", "0.5", "--settled", "0"]
+    again = expand("-o", "next.onnx", "--init", "mine.onnx", *options)
     assert again.exit_code == 0, again.output
-    assert weights.read_card(Path("next.onnx"))["config"] == card["config"]
+    after = weights.read_card(Path("next.onnx"))
+    assert after["config"] == card["config"]
+    assert "the longer one learned of 50%" in json.dumps(after)
+    assert "statistics that stay from 0% on" in json.dumps(after)
     wrong = expand("-o", "other.onnx", "--vgg", "missing.safetensors", "--steps", "1")
     assert wrong.exit_code == 1
     assert "missing.safetensors" in wrong.stderr
