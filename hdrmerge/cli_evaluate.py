@@ -15,7 +15,10 @@ from .errors import InputError, OutputError
 from .options import Arithmetic, Device, Force, Precision, Quiet, check_targets, device_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .evaluate import Evaluation
+    from .evaluate_video import Given, VideoEvaluation
 
 WIDE = 120  # columns of the table where stdout is no terminal
 
@@ -32,6 +35,16 @@ def evaluate(
             help="A network to judge beside the classical merge; may be repeated.",
             show_default=False,
         ),
+    ] = None,
+    coarse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="A network of HDR video, the first of two.", show_default="released"
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="The second of them.", show_default="released"),
     ] = None,
     number: Annotated[
         int | None,
@@ -89,10 +102,13 @@ def evaluate(
       sets of photographs with truth.exr, .hdr or .tif, 1.0 where the middle
       exposure clips, and if need be moving.png (white), exposures.txt
       (seconds) or ev.txt (stops)
+      HDR video as DeepHDRVideo has it: Exposures.txt, img_hdr_list.txt or
+      img_list.txt, .tif and .hdr in each scene's folder
 
     The reference alone, the plain merge and the classical merge are always
     judged, by PSNR and SSIM in linear light and after the mu-law, and by
-    PU21. HDR-VDP-2 is not computed: PU21 stands in. A case that fails is
+    PU21; of video the reference, the merge in line and the one by optical
+    flow. HDR-VDP-2 is not computed: PU21 stands in. A case that fails is
     left out, and the exit code is 1.
 
     Example: hdrmerge evaluate --dataset scenes/test --network trust --json figures.json
@@ -100,12 +116,25 @@ def evaluate(
     from .dataset import open_dataset
     from .evaluate import evaluate as judge
     from .pipeline import MergeOptions, open_network, paints
+    from .sequences import scenes_in
 
+    video = bool(scenes_in(dataset))
+    only: dict[str, Any] = {"--coarse": coarse, "--refine": refine}
+    if video:
+        only = {"--network": network, "--frames": frames, "--everywhere": everywhere, "--save": save}
+    if stated := [name for name, value in only.items() if value]:
+        raise typer.BadParameter(f"is for {'brackets' if video else 'HDR video'}", param_hint=stated[0])
     to_stdout = report_file is not None and str(report_file) == "-"
     if report_file and not to_stdout:
         check_targets([report_file], [], force)
     if save and save.exists() and not (force or (save.is_dir() and not any(save.iterdir()))):
         raise OutputError(f"{save}: exists; name a new folder, or add --force to write into it")
+    if video:
+        _evaluate_video(
+            dataset, {"coarse": coarse, "refine": refine}, number, device_of(device), precision.value,
+            fit_scale, report_file, quiet,
+        )  # fmt: skip
+        return
     networks = [name for name in network or [] if name != "none"]
     choices = [
         MergeOptions(network=name, device=device_of(device), precision=precision.value) for name in networks
@@ -127,13 +156,7 @@ def evaluate(
             failed=lambda name, error: say(f"{name} failed: {' '.join(str(error).split())}"),
         )
     values = found.to_json()
-    text = json.dumps(values, indent=1) + "\n"
-    if to_stdout:
-        sys.stdout.write(text)
-    elif report_file:
-        from .write import write_text
-
-        write_text(text, report_file)
+    _write_report(values, report_file)
     if not found.cases:
         raise InputError(f"{dataset}: no case could be judged")
     if not (quiet or to_stdout):
@@ -143,26 +166,129 @@ def evaluate(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_table(found: Evaluation, environment: dict[str, Any]) -> None:
-    """Print PSNR-mu of each method on stdout, with its gain over the reference alone."""
-    from rich.console import Console
-    from rich.markup import escape
+def _write_report(values: dict[str, Any], report_file: Path | None) -> None:
+    text = json.dumps(values, indent=1) + "\n"
+    if report_file is None:
+        return
+    if str(report_file) == "-":
+        sys.stdout.write(text)
+        return
+    from .write import write_text
+
+    write_text(text, report_file)
+
+
+# --- video ----------------------------------------------------------------------------------------
+
+
+def _evaluate_video(
+    dataset: Path,
+    given: Given,
+    number: int | None,
+    device: str,
+    precision: str,
+    fit_scale: bool,
+    report_file: Path | None,
+    quiet: bool,
+) -> None:
+    from .evaluate_video import evaluate_video
+    from .weights import find
+
+    for choice in filter(None, given.values()):
+        find(choice)  # before the work begins
+    if given["refine"] and not given["coarse"]:
+        raise typer.BadParameter(
+            "works on what a coarse network makes; state --coarse", param_hint="--refine"
+        )
+    with show_progress(not quiet, {"evaluate": 1.0}) as progress:
+        found = evaluate_video(
+            dataset,
+            given,
+            count=number,
+            device=device,
+            precision=precision,
+            fit_scale=fit_scale,
+            progress=lambda share: progress("evaluate", share),
+            failed=lambda name, error: say(f"{name} failed: {' '.join(str(error).split())}"),
+        )
+    values = found.to_json()
+    _write_report(values, report_file)
+    if not found.frames:
+        raise InputError(f"{dataset}: no frame could be judged")
+    if not (quiet or str(report_file) == "-"):
+        _print_video_table(found, values["environment"])
+    if found.failures:
+        say(f"{count(len(found.failures), 'scene')} failed, left out of all rows")
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_video_table(found: VideoEvaluation, environment: dict[str, Any]) -> None:
+    """Print PSNR-mu by exposure on stdout, with the gain over the reference alone, and SSIM and PU21."""
+    from .evaluate_video import EXPOSURES
+
+    rows = found.rows()
+    shown = [name for name in EXPOSURES if any(frame.exposure == name for frame in found.frames)]
+    table = _table("PSNR-mu, dB", *shown, "all", "SSIM-mu", "PU21", "s/MP")
+    for method, row in rows.items():
+        table.add_row(
+            method,
+            *(_cell(row["psnr_mu"][name], row["gain"]["psnr_mu"][name]) for name in (*shown, "all")),
+            f"{row['ssim_mu']['all']:.4f}",
+            f"{row['pu21']['all']:.2f}",
+            f"{row['seconds_per_megapixel']:.2f}",
+        )
+    scenes = len({frame.scene for frame in found.frames})
+    _print(table, f"{count(len(found.frames), 'frame')} of {count(scenes, 'scene')}", environment)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _cell(value: float, gain: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.2f}" if math.isnan(gain) or gain == 0 else f"{value:.2f} {gain:+.2f}"
+
+
+def _table(*columns: str) -> Table:
     from rich.table import Table
 
-    def cell(value: float, gain: float) -> str:
-        if math.isnan(value):
-            return ""
-        return f"{value:.2f}" if math.isnan(gain) or gain == 0 else f"{value:.2f} {gain:+.2f}"
-
     table = Table(box=None, header_style="bold")
-    table.add_column("PSNR-mu, dB")
-    for column in ("whole", "moving sets", "moving", "and clipped", "static", "static sets", "s/MP"):
+    table.add_column(columns[0])
+    for column in columns[1:]:
         table.add_column(column, justify="right")
+    return table
+
+
+def _print(table: Table, judged: str, environment: dict[str, Any]) -> None:
+    """Print a table, what was judged, and what the figures depend on."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console.print(table)
+    parts = [judged, "gains over the reference alone"]
+    if environment["peak_memory_mb"]:
+        parts.append(f"the process took {environment['peak_memory_mb']:.0f} MB at most")
+    if environment["commit"]:
+        parts.append(f"commit {environment['commit']}")
+    console.print("; ".join(parts), soft_wrap=True)
+
+
+# --- brackets -------------------------------------------------------------------------------------
+
+
+def _print_table(found: Evaluation, environment: dict[str, Any]) -> None:
+    """Print PSNR-mu of each method on stdout, with its gain over the reference alone."""
+    from rich.markup import escape
+
+    table = _table(
+        "PSNR-mu, dB", "whole", "moving sets", "moving", "and clipped", "static", "static sets", "s/MP"
+    )
     rows = found.rows()
     for method, row in rows.items():
         psnr, gain = row["psnr_mu"], row["gain"]["psnr_mu"]
-        of_regions = {region: cell(psnr[region], gain[region]) for region in psnr}
-        of_sets = [cell(row[sets]["psnr_mu"], row[sets]["gain"]) for sets in ("moving_sets", "static_sets")]
+        of_regions = {region: _cell(psnr[region], gain[region]) for region in psnr}
+        of_sets = [_cell(row[sets]["psnr_mu"], row[sets]["gain"]) for sets in ("moving_sets", "static_sets")]
         seconds = row["seconds_per_megapixel"]
         table.add_row(
             escape(method),
@@ -174,16 +300,6 @@ def _print_table(found: Evaluation, environment: dict[str, Any]) -> None:
             of_sets[1],
             "" if math.isnan(seconds) else f"{seconds:.2f}",
         )
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    console.print(table)
     sets = next(iter(rows.values()))
-    parts = [
-        f"{count(sets['cases'], 'case')}, {sets['moving_sets']['cases']} with motion, "
-        f"{sets['static_sets']['cases']} without",
-        "gains over the reference alone",
-    ]
-    if environment["peak_memory_mb"]:
-        parts.append(f"the process took {environment['peak_memory_mb']:.0f} MB at most")
-    if environment["commit"]:
-        parts.append(f"commit {environment['commit']}")
-    console.print("; ".join(parts), soft_wrap=True)
+    motion = f"{sets['moving_sets']['cases']} with motion, {sets['static_sets']['cases']} without"
+    _print(table, f"{count(sets['cases'], 'case')}, {motion}", environment)

@@ -36,7 +36,7 @@ INPUTS: Mapping[Role, frozenset[str]] = {
     "coarse": frozenset({"frames", "exposures"}),
     "refine": frozenset({"coarse", "frames", "exposures"}),
 }
-FOLLOWED = frozenset({"frames", "between", "shares", "exposures"})  # inputs of the followed form
+FOLLOWED = frozenset({"frames", "between", "shares", "flows", "exposures"})  # inputs of the followed form
 MEMORY = 3.0e9  # [bytes] that a part may take on the CPU: with all else, HDR video stays below 4 GB
 
 
@@ -108,7 +108,7 @@ class Network:
     def run(
         self, pictures: Mapping[str, Sequence[Float]], exposures: Sequence[float], tile: int | None = None
     ) -> Float:
-        """Return radiance (H, W, 3) of ``pictures``, some (H, W, 3) or (H, W) for each input but exposures.
+        """Return radiance (H, W, 3) of ``pictures``, some (H, W, c) or (H, W) for each input but exposures.
 
         ``tile`` [px] is the longest side of a part, from memory unless stated.
         """
@@ -147,7 +147,7 @@ class _Timed(Engine):
 
 
 def planes(pictures: Sequence[Array]) -> Float:
-    """Return pictures (H, W, 3) as planes (1, 3 n, H, W), and those (H, W) as (1, n, H, W)."""
+    """Return pictures (H, W, c) as planes (1, c n, H, W), and those (H, W) as (1, n, H, W)."""
     each = [np.moveaxis(p, -1, 0) if p.ndim == 3 else p[None] for p in pictures]
     return np.ascontiguousarray(np.concatenate(each)[None], np.float32)
 

@@ -156,7 +156,7 @@ class Evaluation:
             }
             for case in self.cases
         ]
-        plain: dict[str, Any] = _plain(
+        plain: dict[str, Any] = plain_values(
             {
                 "dataset": str(self.dataset.path),
                 "layout": self.dataset.layout,
@@ -401,12 +401,12 @@ def _commit() -> str | None:
     return ran.stdout.strip() or None
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Return nested values with numbers rounded, and None for those that JSON does not know."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain_values(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain_values(one) for one in value]
     if isinstance(value, float):
         return round(value, 5) if math.isfinite(value) else None
     return value

@@ -26,22 +26,27 @@ class Followed:
 
     ``frames``, n of (H, W, 3), are codes followed to the reference; ``between``, n - 1, the neighbours as
     they are if things went straight on; ``shares``, n of (H, W), those in the mean of
-    `flowmerge.merge_by_flow`. ``sides`` are the flows (H, W, 2) [px] to the frames right before and after.
+    `flowmerge.merge_by_flow`; ``flows``, n - 1 of (H, W, 2) [px], lead to the neighbours as they were taken.
     """
 
     frames: list[Float]
     between: list[Float]
     shares: list[Float]
-    sides: tuple[Float, Float]
+    flows: list[Float]
 
     def pictures(self) -> dict[str, list[Float]]:
         """Return them by the names of the network's inputs."""
-        return {"frames": self.frames, "between": self.between, "shares": self.shares}
+        return {
+            "frames": self.frames,
+            "between": self.between,
+            "shares": self.shares,
+            "flows": self.flows,
+        }
 
     def beside(self) -> Beside:
         """Return what the refining network needs of it."""
         middle = len(self.frames) // 2
-        return Beside(self.frames[middle - 1 : middle + 2], self.sides)
+        return Beside(self.frames[middle - 1 : middle + 2], (self.flows[middle - 1], self.flows[middle]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,5 +92,5 @@ def follow(
         for k, flow in zip(pair, flows, strict=True):
             between[k] = fetched(frames[k], flow, matrices[k])[0]
     shares = shares_of(found, exposures, trust, middle)
-    sides = led[middle - 1], led[middle + 1]
-    return Followed(found, [between[k] for k in sorted(between)], shares, sides)
+    beside = sorted(led)
+    return Followed(found, [between[k] for k in beside], shares, [led[k] for k in beside])

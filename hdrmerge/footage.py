@@ -146,10 +146,16 @@ class Stills(Footage):
         if len(files) < 2:
             found = f"{len(files) or 'no'} photograph{'s' * (len(files) != 1)}"
             raise InputError(f"{folder}: {found} in it; name a folder of numbered stills, or a clip")
+        return cls.of(folder, sorted(files, key=natural), fps, progress)
+
+    @classmethod
+    def of(
+        cls, folder: Path, files: Sequence[Path], fps: float | None = None, progress: Progress = silent
+    ) -> Stills:
+        """Take photographs of a folder in the order they are given in; reads metadata only."""
         shots, bad = read_shots(files, progress)
         if bad:  # a hole in the sequence would shift everything behind it
             raise InputError(f"{bad[0].path}: {bad[0].reason}")
-        shots.sort(key=lambda shot: natural(shot.path))
         width, height = shots[0].upright_size
         for shot in shots:
             if shot.upright_size != (width, height):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,4 +63,39 @@ def write_plain(sim: Simulated, folder: Path, truth: str = "truth.exr", exif: bo
             Image.fromarray(np.asarray(Image.open(path))).save(path)
     write_radiance(sim.truth, folder / truth)
     Image.fromarray(sim.moving.astype(np.uint8) * 255).save(folder / "moving.png")
+    return folder
+
+
+def write_sequence(
+    folder: Path,
+    light: Sequence[np.ndarray],
+    cycle: Sequence[float],
+    truths: Sequence[int] | None = None,
+    kind: str = "random motion",
+    noise: float = 0.0,
+) -> Path:
+    """Write a scene as DeepHDRVideo has it, of radiance (H, W, 3), 1.0 = where the shortest exposure clips.
+
+    ``cycle`` are exposures relative to the shortest. ``kind`` is "random motion" (a truth a frame), "dynamic"
+    (one of the middle frame, named for all) or "synthetic" (names without .tif, truths of ``truths``).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    lines = []
+    for number, radiance in enumerate(light):
+        time, name = cycle[number % len(cycle)], f"img_{number:02d}"
+        linear = radiance * time + rng.normal(0, noise, radiance.shape) if noise else radiance * time
+        codes = np.rint(np.clip(linear, 0, 1) ** (1 / 2.2) * 65535).astype(np.uint16)
+        tifffile.imwrite(folder / f"{name}.tif", codes, photometric="rgb")
+        Image.fromarray((codes // 257).astype(np.uint8)).save(folder / f"{name}.jpg")  # for thumbnails
+        truth = f"{folder.name}.hdr" if kind == "dynamic" else f"{name}.hdr"
+        wanted = number == len(light) // 2 if kind == "dynamic" else truths is None or number in truths
+        if wanted:
+            write_radiance(np.clip(radiance, 0, 1), folder / truth)
+        lines.append(name if kind == "synthetic" else f"{name}.tif {truth}")
+    (folder / ("img_list.txt" if kind == "synthetic" else "img_hdr_list.txt")).write_text(
+        "\n".join(lines) + "\n"
+    )
+    stops = np.log2(np.asarray(cycle)) - np.log2(cycle[len(cycle) // 2])
+    (folder / "Exposures.txt").write_text("".join(f"{stop:.2f}\n" for stop in stops))
     return folder

@@ -79,7 +79,8 @@ def test_followed_parts_equal_the_whole(followed: Path) -> None:
     """Of pictures and of planes (H, W)."""
     network = Watched.of(followed)
     shares = [one[..., 0] / 3 for one in frames(3)]
-    shown = {"frames": frames(3), "between": frames(2), "shares": shares}
+    flows = [8 * one[..., :2] - 4 for one in frames(2)]
+    shown = {"frames": frames(3), "between": frames(2), "shares": shares, "flows": flows}
     whole = network.run(shown, (8, 1, 8))
     parts = network.run(shown, (8, 1, 8), tile=176)
     assert len(network.sizes) == 4

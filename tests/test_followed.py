@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_flowmerge import codes_of, moved, scene, still  # noqa: F401, fixtures
 
-from hdrmerge.flowmerge import LAST_RESORT, merge_by_flow, radiance, similarities
+from hdrmerge.flowmerge import LAST_RESORT, fetched, merge_by_flow, radiance, similarities
 from hdrmerge.followed import follow
 from hdrmerge.scene import Matrix, ramp_scene
 
@@ -26,6 +26,9 @@ def test_the_sum_of_what_is_followed_is_the_merge_by_flow(exposures: tuple[float
     for matrices in (None, [np.eye(3)] * len(codes)):
         found = follow(codes, exposures, matrices=matrices)
         assert len(found.frames) == len(found.shares) == len(found.between) + 1 == len(codes)
+        neighbours = [n for n in range(len(codes)) if n != len(codes) // 2]
+        for n, flow in zip(neighbours, found.flows, strict=True):
+            np.testing.assert_allclose(found.frames[n], fetched(codes[n], flow)[0], atol=1e-4)
         np.testing.assert_allclose(np.sum(found.shares, axis=0), 1, atol=1e-5)
         seen = zip(found.frames, exposures, found.shares, strict=True)
         mean = sum(radiance(frame, time) * share[..., None] for frame, time, share in seen)
@@ -71,7 +74,7 @@ def test_at_an_end_one_frame_stands_on_both_sides() -> None:
     found = follow(codes, EXPOSURES[2], (1.0, 0.0, 1.0), [np.eye(3)] * 3)
     assert np.array_equal(found.between[0], codes[0])
     assert np.array_equal(found.frames[0], found.frames[2])
-    assert set(found.pictures()) == {"frames", "between", "shares"}
+    assert set(found.pictures()) == {"frames", "between", "shares", "flows"}
 
 
 @pytest.mark.parametrize("exposures", EXPOSURES.values())

@@ -10,7 +10,7 @@ import pytest
 
 from hdrmerge import weights
 from hdrmerge.errors import NetworkError
-from hdrmerge.flowmerge import merge_by_flow
+from hdrmerge.flowmerge import alike, merge_by_flow
 from hdrmerge.followed import follow
 from hdrmerge.infer import open_engine
 from hdrmerge.scene import ramp_scene
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.networks.flow import radiance  # noqa: E402
-from hdrmerge.networks.followed import LEAST, PAINTED, FollowedNet, mu_law, reach  # noqa: E402
+from hdrmerge.networks.followed import LEAST, PAINTED, FollowedNet, mismatch, mu_law, reach  # noqa: E402
 
 SMALL: dict[str, Any] = {"followed": True, "width": 4, "flow": [4, 4]}
 TIMES = {2: (8.0, 1.0, 8.0), 3: (1.0, 4.0, 16.0, 1.0, 4.0)}
@@ -37,6 +37,7 @@ def inputs(exposures: int = 2, size: tuple[int, int] = (16, 24), batch: int = 1)
         "frames": random(batch, frames, 3, *size, seed=1),
         "between": random(batch, frames - 1, 3, *size, seed=2),
         "shares": shares / shares.sum(1, keepdim=True),
+        "flows": 20 * random(batch, frames - 1, 2, *size, seed=4) - 10,
         "exposures": torch.tensor([TIMES[exposures]] * batch),
     }
 
@@ -90,6 +91,25 @@ def test_the_result_is_a_mean_and_what_is_painted(exposures: int) -> None:
     torch.testing.assert_close(mu_law(made(**given)), (mu_law(mean) + painted).clamp(min=0))
     own = radiance(given["frames"][:, exposures - 1], given["exposures"][:, exposures - 1, None, None, None])
     torch.testing.assert_close(radiances[:, exposures - 1], own)
+
+
+def test_frames_are_compared_as_bright_and_as_clipped_as_each_other() -> None:
+    own, other = random(1, 3, 8, 8, seed=1), random(1, 2, 3, 8, 8, seed=2)
+    times = torch.tensor([8.0, 0.5]).reshape(1, 2, 1, 1, 1)
+    found = mismatch(own, torch.ones(1, 1, 1, 1), other, times)
+    for k, ratio in enumerate((8.0, 0.5)):
+        one, two = alike(own[0].numpy(), other[0, k].numpy(), ratio)
+        np.testing.assert_allclose(found[0, k].numpy(), two - one, atol=1e-6)
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_it_sees_by_which_flow_frames_were_followed(exposures: int) -> None:
+    made, given = network(exposures), inputs(exposures)
+    before = made(**given)
+    given["flows"] = given["flows"].flatten(1, 2)  # as an engine passes them
+    torch.testing.assert_close(made(**given), before)
+    given["flows"] = given["flows"] + 1
+    assert (made(**given) - before).abs().max() > 1e-3
 
 
 def test_no_more_is_painted_than_it_may() -> None:

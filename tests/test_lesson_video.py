@@ -35,6 +35,7 @@ from hdrmerge.training.video import (  # noqa: E402
     RefineRecipe,
     Takes,
     Trained,
+    decibels,
     error,
 )
 
@@ -223,6 +224,8 @@ def test_followed_batches_are_what_flow_finds() -> None:
     assert seen.frames.shape == (4, 1, 3, 3, 32, 32)
     assert seen.between.shape == (4, 1, 2, 3, 32, 32)
     assert seen.shares.shape == (4, 1, 3, 32, 32)
+    assert seen.flows.shape == (4, 1, 2, 2, 32, 32)
+    assert torch.equal(seen.sides, seen.flows)
     torch.testing.assert_close(seen.shares.sum(2), torch.ones(4, 1, 32, 32))
     assert torch.equal(seen.frames[:, 0, 1], middle)
     assert batch.radiance.shape == batch.codes.shape == (4, 3, 3, 32, 32)
@@ -254,12 +257,13 @@ def test_only_the_flow_sees_other_tones() -> None:
     lesson.network = Spy(batch.radiance[:, 1].float())
     lesson.optimizer = torch.optim.Adam(lesson.network.parameters(), lr=0.0)
     lesson.step(batch, 0.0)
-    frames, between, shares, exposures, reference = lesson.network.shown
+    frames, between, shares, flows, exposures, reference = lesson.network.shown
     assert torch.equal(reference, batch.codes[:, 1])
     assert not torch.equal(frames[:, 1], reference)
     assert torch.equal(frames[:, ::2], batch.windows.frames[:, 0, ::2])
     assert torch.equal(between, batch.windows.between[:, 0])
     assert torch.equal(shares, batch.windows.shares[:, 0])
+    assert torch.equal(flows, batch.windows.flows[:, 0])
     assert torch.equal(exposures, batch.exposures)
 
 
@@ -290,7 +294,7 @@ def test_refining_learns_on_followed_frames(followed: bool) -> None:
     assert batch.windows.frames.shape == (2, 3, 3, 3, 32, 32)
     found = lesson.coarse_of(lesson.coarse, batch.codes, batch.exposures, batch.windows)
     for k in range(3):
-        shown = (getattr(batch.windows, name)[:, k] for name in ("frames", "between", "shares"))
+        shown = (planes[:, k] for planes in batch.windows.shown())
         alone = lesson.coarse(*shown, batch.exposures[:, k : k + 3])
         torch.testing.assert_close(found[:, k], alone, rtol=0, atol=1e-6)
         assert torch.equal(batch.windows.frames[:, k, 1], batch.codes[:, k + 1])
@@ -356,6 +360,17 @@ def test_a_batch_that_is_exposed_well_does_not_decide(given: Trained) -> None:
     assert loss == pytest.approx(wrong / LEAST_PAINTED, rel=0.01)
 
 
+def test_the_followed_form_is_refined_by_decibels(given: Trained) -> None:
+    batch = takes(5)
+    truth = batch.radiance[:, 2].float()
+    lesson, plain = refine(given, config=REFINE | {"followed": True}), refine(given)
+    lesson.network = Spy(truth * 0.5)
+    loss = float(lesson.loss(batch).detach())
+    assert loss == pytest.approx(float(decibels(truth * 0.5, truth)), rel=1e-4)
+    assert "log MSE" in lesson.recipe.describe()
+    assert "log MSE" not in plain.recipe.describe()
+
+
 def test_the_coarse_network_stays_as_it_is(given: Trained) -> None:
     lesson, batch = refine(given), takes(5)
     before = {name: values.clone() for name, values in lesson.network.state_dict().items()}
@@ -394,18 +409,21 @@ def test_both_learn_and_both_are_followed(given: Trained) -> None:
     assert sorted(same(written.mean, means)) == sorted(means)
 
 
-def test_the_joint_loss_is_that_of_all_stages(given: Trained) -> None:
-    batch = takes(5)
-    alone = float(refine(given).loss(batch).detach())
-    lesson = refine(given, JointLesson)
+@pytest.mark.parametrize("followed", [False, True])
+def test_the_joint_loss_is_that_of_all_stages(given: Trained, followed: bool) -> None:
+    batch, config = takes(5), REFINE | {"followed": followed}
+    alone = float(refine(given, config=config).loss(batch).detach())
+    lesson = refine(given, JointLesson, config=config)
     state = lesson.random.get_state()
     both = float(lesson.loss(batch).detach())
     lesson.random.set_state(state)
     codes = photographed(batch.radiance, batch.exposures, batch.noise, lesson.random)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         coarse = lesson.coarse_of(lesson.coarse, codes, batch.exposures)
-    wrong = sum(float(error(coarse[:, k], batch.radiance[:, k + 1])) for k in range(3))
-    assert both == pytest.approx(alone + wrong, rel=1e-4)
+    wrong = [
+        float((decibels if followed else error)(coarse[:, k], batch.radiance[:, k + 1])) for k in range(3)
+    ]
+    assert both == pytest.approx(alone + (np.mean(wrong) if followed else sum(wrong)), rel=1e-3)
 
 
 def test_a_joint_run_goes_on_with_both(given: Trained, tmp_path: Path) -> None:

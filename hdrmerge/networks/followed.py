@@ -14,6 +14,8 @@ In:  ``frames`` (B, n, 3, H, W) or (B, 3 n, H, W) in [0, 1], n = 2 N - 1 as in `
      frames that were followed.
      ``between``, alike, of the n - 1 neighbours in order of time.
      ``shares`` (B, n, H, W) in [0, 1], together 1.
+     ``flows`` (B, n - 1, 2, H, W) or (B, 2 n - 2, H, W) [px], by which they were followed: what goes straight
+     on is as far away on both sides.
      ``exposures`` and ``reference`` as in `coarse`; only the flow sees the reference in other tones.
 Out: (B, 3, H, W) radiance, linear. 1.0 is where the shortest exposure clips.
 H and W are multiples of ``multiple``, 8. A tile equals the whole picture if its border is ``halo`` wide and
@@ -39,6 +41,7 @@ SPAN = math.log1p(MU)
 PAINTED = 0.15  # of mu-law values, at most: a stop and a half
 LEAST = 1e-3  # of the sum of shares
 HALVINGS = 3
+FAR = 32.0  # [px] of a flow, from where it is only far
 
 
 def activated(wide_in: int, wide: int, stride: int = 1) -> nn.Sequential:
@@ -103,7 +106,8 @@ class FollowedNet(nn.Module):
             last = list(level.children())[-1]
             nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         self.pictures = 4 * exposures - 3
-        planes = 6 + 3 * self.pictures + 2 * self.frames
+        self._others = [k for k in range(self.pictures) if k != exposures - 1]
+        planes = 6 + 3 * self.pictures + 2 * self.frames + 8 * (self.frames - 1)
         self.correction = Correction(planes, 3 * self.pictures + 3, width)
         self.multiple = 1 << max(HALVINGS, levels - 1 + finest)
         self.halo = reach(levels, finest, largest_flow)
@@ -113,10 +117,11 @@ class FollowedNet(nn.Module):
         frames: Tensor,
         between: Tensor,
         shares: Tensor,
+        flows: Tensor,
         exposures: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        _, added, painted, radiances = self.parts(frames, between, shares, exposures, reference)
+        _, added, painted, radiances = self.parts(frames, between, shares, flows, exposures, reference)
         mean = merged(self._summed(shares, added), radiances)
         return torch.expm1((mu_law(mean) + painted).clamp(min=0) * SPAN) / MU
 
@@ -125,6 +130,7 @@ class FollowedNet(nn.Module):
         frames: Tensor,
         between: Tensor,
         shares: Tensor,
+        flows: Tensor,
         exposures: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -139,8 +145,8 @@ class FollowedNet(nn.Module):
         neighbours = torch.stack([codes[:, frame] for frame in self.order], 1)
         other_times = torch.stack([times[:, frame] for frame in self.order], 1)
         matched = rematched(codes[:, middle : middle + 1], times[:, middle : middle + 1], other_times[:, ::2])
-        flows = self.flow(neighbours, matched)
-        fetched = warp(neighbours.flatten(0, 1), flows.flatten(0, 1)).reshape(neighbours.shape)
+        more = self.flow(neighbours, matched)
+        fetched = warp(neighbours.flatten(0, 1), more.flatten(0, 1)).reshape(neighbours.shape)
         followed = [fetched[:, self.order.index(k)] if k != middle else own for k in range(self.frames)]
         beside = [k for k in range(self.frames) if k != middle]
         there = torch.stack(followed, 1)
@@ -150,11 +156,14 @@ class FollowedNet(nn.Module):
         mean = mu_law(merged(shares.unsqueeze(2), radiances[:, : self.frames]))
         differences = (mu_law(radiances) - mean.unsqueeze(1)).flatten(1, 2)
         known = torch.log2(flat)[:, :, None, None].expand(-1, -1, *shares.shape[2:]) / 4
-        planes = torch.cat([mean, own, 4 * differences, shares, known.to(mean.dtype)], 1)
+        mismatches = mismatch(own, times[:, middle], pictures[:, self._others], told[:, self._others])
+        way = flows.reshape(flows.shape[0], -1, *flows.shape[-2:]).clamp(-FAR, FAR) / 8
+        seen = [mean, own, 4 * differences, shares, known, 4 * mismatches.flatten(1, 2), way]
+        planes = torch.cat([each.to(mean.dtype) for each in seen], 1)
         found = self.correction(planes)
         added = found[:, :-3].reshape(found.shape[0], -1, 3, *found.shape[2:])
         painted = PAINTED * torch.tanh(found[:, -3:] / PAINTED)
-        return flows, added, painted, radiances
+        return more, added, painted, radiances
 
     def _summed(self, shares: Tensor, added: Tensor) -> Tensor:
         """Return the shares (B, 2 n - 1, 3, H, W) of all pictures."""
@@ -165,6 +174,16 @@ class FollowedNet(nn.Module):
 def merged(shares: Tensor, radiances: Tensor) -> Tensor:
     """Return the mean (B, 3, H, W) of radiances (B, n, 3, H, W) by their shares."""
     return (shares * radiances).sum(1) / shares.sum(1).clamp(min=LEAST)
+
+
+def mismatch(own: Tensor, time: Tensor, pictures: Tensor, times: Tensor) -> Tensor:
+    """Return how much pictures (B, k, 3, H, W) differ from ``own`` (B, 3, H, W), as bright and as clipped.
+
+    ``time`` and ``times`` are their exposures, (B, 1, 1, 1) and (B, k, 1, 1, 1); in codes, as
+    `flowmerge.agreement` has it.
+    """
+    longer = torch.maximum(time.unsqueeze(1), times)
+    return rematched(pictures, times, longer) - rematched(own.unsqueeze(1), time.unsqueeze(1), longer)
 
 
 def mu_law(linear: Tensor) -> Tensor:

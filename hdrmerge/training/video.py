@@ -6,7 +6,8 @@ Chen et al. 2021, "HDR Video Reconstruction: A Coarse-to-fine Network and A Real
 section 3.4, and the noise and tones of section 5.1. `CoarseLesson` shows the reference in other tones than
 it sums it up in: a flow that takes brightness for motion would be wrong for every camera but one.
 `RefineLesson` divides by how much of the picture is painted at all; the coarse network is given and stays as
-it is. `JointLesson` moves both, each frame's coarse result having a truth of its own.
+it is. `JointLesson` moves both, each frame's coarse result having a truth of its own. The followed forms
+begin near the truth and learn by decibels (`losses.log_error`).
 
 Other than the paper: where the truth reaches 1.0 nothing is known, and more is not wrong; what is painted is
 at least `LEAST_PAINTED`, or a batch that is exposed well all over would decide.
@@ -65,6 +66,7 @@ LEAST_PAINTED = 0.01  # share of a batch
 READERS = 8  # threads that cut patches out of clips, where a GPU learns from them
 KNOWN = 0.998  # of the radiance at which the shortest exposure clips
 SCORED_NOISE = 1e-3
+DECIBELS = "log MSE + log MAE / 2 of patches"
 BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "followed": (600, 24), "refine": (20, 38)}
 """Form -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
 
@@ -121,7 +123,7 @@ class CoarseRecipe(VideoRecipe):
     tones: float = TONES
 
     def describe(self) -> str:
-        loss = "log MSE + log MAE / 2 of patches" if self.config.get("followed") else "L1"
+        loss = DECIBELS if self.config.get("followed") else "L1"
         return self._described(
             f"{loss} of mu-law values, tones of the reference to a power of exp(+-{self.tones:g})"
         )
@@ -147,7 +149,9 @@ class RefineRecipe(VideoRecipe):
         return self._described(f"{self._loss()}, on {self._named()} as it is")
 
     def _loss(self) -> str:
-        loss = "L1 of mu-law values over the share that is painted"
+        loss = f"{DECIBELS} of mu-law values"
+        if not self.config.get("followed"):
+            loss = "L1 of mu-law values over the share that is painted"
         if self.perceptual:
             likeness = "edges and SSIM at four scales" if self.vgg is None else f"VGG-19 ({self.vgg.name})"
             loss += f" + {self.perceptual:g} {likeness}"
@@ -164,7 +168,8 @@ class JointRecipe(RefineRecipe):
     rate: float = 2e-5
 
     def describe(self) -> str:
-        return self._described(f"{self._loss()} + L1 of three coarse frames, with {self._named()}")
+        coarse = "the same" if self.config.get("followed") else "L1"
+        return self._described(f"{self._loss()} + {coarse} of three coarse frames, with {self._named()}")
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -340,10 +345,7 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
 
 
 class CoarseLesson(VideoLesson):
-    """Absolute errors of mu-law values; in bfloat16 where that is safe.
-
-    The followed form learns by decibels (`losses.log_error`): it begins near the truth.
-    """
+    """Absolute errors of mu-law values, or decibels; in bfloat16 where that is safe."""
 
     recipe: CoarseRecipe
     asks = "order"
@@ -355,6 +357,7 @@ class CoarseLesson(VideoLesson):
         "frames": {0: "B", 2: "H", 3: "W"},
         "between": {0: "B", 2: "H", 3: "W"},
         "shares": {0: "B", 2: "H", 3: "W"},
+        "flows": {0: "B", 2: "H", 3: "W"},
         "exposures": {0: "B", 2: "h", 3: "w"},
         "radiance": {0: "B", 2: "H", 3: "W"},
     }
@@ -377,9 +380,9 @@ class CoarseLesson(VideoLesson):
         codes, seen = batch.photographed(self.random), batch.windows
         middle = codes.shape[1] // 2
         clean = codes[:, middle]
-        frames = codes.clone() if seen is None else seen.frames[:, 0].clone()
+        first, *beside = (codes,) if seen is None else (planes[:, 0] for planes in seen.shown())
+        frames = first.clone()
         frames[:, middle] = self._in_other_tones(clean)
-        beside = () if seen is None else (seen.between[:, 0], seen.shares[:, 0])
         with torch.autocast(self.device.type, torch.bfloat16):
             found = self.network(frames, *beside, batch.exposures, clean).float()
         truth = batch.radiance[:, middle]
@@ -396,7 +399,7 @@ class CoarseLesson(VideoLesson):
     ) -> dict[str, Tensor]:
         if windows is None:
             return {"coarse": mean(codes, exposures)}
-        return {"coarse": mean(windows.frames[:, 0], windows.between[:, 0], windows.shares[:, 0], exposures)}
+        return {"coarse": mean(*(planes[:, 0] for planes in windows.shown()), exposures)}
 
     def example_inputs(self, size: int) -> dict[str, Tensor]:
         given = _example(self.frames, size, self.recipe.exposures)
@@ -405,7 +408,8 @@ class CoarseLesson(VideoLesson):
         generator = torch.Generator().manual_seed(2)
         between = torch.rand(1, 3 * (self.frames - 1), size, size, generator=generator)
         shares = torch.rand(1, self.frames, size, size, generator=generator)
-        beside = {"between": between, "shares": shares / shares.sum(1, keepdim=True)}
+        flows = torch.randn(1, 2 * (self.frames - 1), size, size, generator=generator)
+        beside = {"between": between, "shares": shares / shares.sum(1, keepdim=True), "flows": flows}
         return {"frames": given["frames"], **beside, "exposures": given["exposures"]}
 
 
@@ -413,7 +417,7 @@ class CoarseLesson(VideoLesson):
 
 
 class RefineLesson(VideoLesson):
-    """Absolute errors of mu-law values over the share that is painted; and likeness, if it has a weight."""
+    """Absolute errors of mu-law values over the share that is painted, or decibels; and likeness."""
 
     recipe: RefineRecipe
     asks = "extract"
@@ -460,6 +464,11 @@ class RefineLesson(VideoLesson):
         return bool(self.recipe.coarse and self.recipe.coarse[1].get("followed"))
 
     @property
+    def by_decibels(self) -> bool:
+        """Whether it begins near the truth."""
+        return bool(self.recipe.config.get("followed"))
+
+    @property
     def windows(self) -> int:
         return 3
 
@@ -477,8 +486,11 @@ class RefineLesson(VideoLesson):
             found = self._refined(self.network, coarse, codes, batch.exposures, batch.windows).float()
         middle = codes.shape[1] // 2
         truth = batch.radiance[:, middle].float()
-        mask = well_exposed(codes[:, middle], batch.exposures, middle)
-        loss = error(found, truth) / (1 - mask).mean().clamp(min=LEAST_PAINTED)
+        if self.by_decibels:
+            loss = decibels(found, truth)
+        else:
+            mask = well_exposed(codes[:, middle], batch.exposures, middle)
+            loss = error(found, truth) / (1 - mask).mean().clamp(min=LEAST_PAINTED)
         if self.likeness is not None:
             with torch.autocast(self.device.type, torch.bfloat16):
                 pair = (compress(radiance.clamp(0, 1)) for radiance in (found, truth))
@@ -495,8 +507,7 @@ class RefineLesson(VideoLesson):
         if windows is None:
             found: Tensor = network(torch.cat([codes[:, first : first + width] for first in range(3)]), times)
         else:
-            seen = (getattr(windows, name).transpose(0, 1) for name in ("frames", "between", "shares"))
-            found = network(*(planes.flatten(0, 1) for planes in seen), times)
+            found = network(*(planes.transpose(0, 1).flatten(0, 1) for planes in windows.shown()), times)
         return torch.stack(found.chunk(3), 1)
 
     def _refined(
@@ -561,8 +572,9 @@ class JointLesson(RefineLesson):
         finally:
             hook.remove()
         middle = batch.radiance.shape[1] // 2
-        three = batch.radiance[:, middle - 1 : middle + 2]
-        return loss + 3 * error(torch.stack(kept[0].float().chunk(3), 1), three)
+        three = batch.radiance[:, middle - 1 : middle + 2].transpose(0, 1).flatten(0, 1)
+        found = kept[0].float()
+        return loss + (decibels(found, three) if self.by_decibels else 3 * error(found, three))
 
     @torch.no_grad()
     def follow(self, share: float) -> None:

@@ -25,14 +25,24 @@ BORDER = 16  # [px] around a patch
 class Windows:
     """Of each of B samples W references with what is known around them, as `followed.Followed` has it.
 
-    ``frames`` (B, W, n, 3, H, W), ``between`` (B, W, n - 1, 3, H, W), ``shares`` (B, W, n, H, W), ``sides``
-    (B, W, 2, 2, H, W) [px].
+    ``frames`` (B, W, n, 3, H, W), ``between`` (B, W, n - 1, 3, H, W), ``shares`` (B, W, n, H, W), ``flows``
+    (B, W, n - 1, 2, H, W) [px].
     """
 
     frames: Tensor
     between: Tensor
     shares: Tensor
-    sides: Tensor
+    flows: Tensor
+
+    @property
+    def sides(self) -> Tensor:
+        """The flows (B, W, 2, 2, H, W) to the frames right before and after."""
+        after = self.flows.shape[2] // 2
+        return self.flows[:, :, after - 1 : after + 1]
+
+    def shown(self) -> tuple[Tensor, ...]:
+        """Return what `networks.followed` takes before exposures."""
+        return self.frames, self.between, self.shares, self.flows
 
     def to(self, device: torch.device) -> Windows:
         return Windows(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -85,4 +95,4 @@ def _followed(codes: Array, times: Sequence[float], matrices: Sequence[Matrix] |
     frames = [np.ascontiguousarray(np.moveaxis(frame, 0, -1)) for frame in codes]
     found = follow(frames, times, matrices=matrices)
     seen, between = (np.moveaxis(np.stack(some), -1, 1) for some in (found.frames, found.between))
-    return seen, between, np.stack(found.shares), np.moveaxis(np.stack(found.sides), -1, 1)
+    return seen, between, np.stack(found.shares), np.moveaxis(np.stack(found.flows), -1, 1)
