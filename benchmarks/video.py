@@ -56,8 +56,11 @@ class Clip:
     margin: int
 
 
-def simulate(scenes: Sequence[Float], number: int, count: int, size: tuple[int, int], frames: int) -> Clip:
-    """Film one clip of ``count`` exposures."""
+def simulate(
+    scenes: Sequence[Float], number: int, cycle: Sequence[float], size: tuple[int, int], frames: int
+) -> Clip:
+    """Film one clip whose exposures, relative to the shortest, are those of a ``cycle`` in turn."""
+    count = len(cycle)
     rng = np.random.default_rng([number, count])
     before = int(np.random.default_rng(7).permutation(len(scenes))[number % len(scenes)])
     plan = draw_clip(scenes, rng, size, frames + 2 * count, before)
@@ -69,8 +72,8 @@ def simulate(scenes: Sequence[Float], number: int, count: int, size: tuple[int, 
         for a, b in zip(views, bare, strict=True)
     ]
     metered = views[len(views) // 2, ::METERED, ::METERED].max(axis=-1)
-    scale = brightness(metered, CYCLES[count][-1], rng)
-    exposures = tuple(CYCLES[count][k % count] for k in range(len(views)))
+    scale = brightness(metered, cycle[-1], rng)
+    exposures = tuple(cycle[k % count] for k in range(len(views)))
     radiance = torch.from_numpy(np.moveaxis(views * np.float32(scale), -1, 1)[None])
     times = torch.tensor([exposures])
     noise = SCORED_NOISE * (times < times.max()).float()
@@ -235,6 +238,7 @@ def main() -> None:
     parser.add_argument("--coarse", type=Path, action="append", default=[], help="weights files")
     parser.add_argument("--refine", type=Path, action="append", default=[], help="weights files")
     parser.add_argument("--exposures", type=int, action="append", default=[], choices=sorted(CYCLES))
+    parser.add_argument("--cycle", help="instead of these: 1,64 is two exposures six stops apart")
     parser.add_argument("--clips", type=int, default=4, help="for each number of exposures")
     parser.add_argument("--frames", type=int, default=FRAMES, help="that are judged of each")
     parser.add_argument("--device", default="auto")
@@ -244,10 +248,14 @@ def main() -> None:
     refine = networks(options.refine, "refine", options.device)
     scenes = [read_scene(path) for path in sorted(options.scenes.glob("*.exr"))]
     report = {}
-    for count in options.exposures or sorted(CYCLES):
-        clips = [simulate(scenes, k, count, SIZE, options.frames) for k in range(options.clips)]
+    cycles = [CYCLES[count] for count in options.exposures or sorted(CYCLES)]
+    if options.cycle:
+        cycles = [tuple(float(time) for time in options.cycle.split(","))]
+    for cycle in cycles:
+        count = len(cycle)
+        clips = [simulate(scenes, k, cycle, SIZE, options.frames) for k in range(options.clips)]
         report[count] = judge(clips, count, coarse.get(count), refine.get(count))
-        print(f"{count} exposures, {'/'.join(f'{t:g}' for t in CYCLES[count])}")
+        print(f"{count} exposures, {'/'.join(f'{t:g}' for t in cycle)}")
         print(table(report[count]), flush=True)
     print(json.dumps(report))
 

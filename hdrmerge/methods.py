@@ -31,14 +31,19 @@ def roles_of(method: Method) -> tuple[Role, ...]:
     return {"network": ROLES, "coarse": ROLES[:1]}.get(method, ())
 
 
-def best(exposures: int, given: Mapping[Role, str | None]) -> Method:
+WIDEST = 4.0
+"""[stops] from one exposure to the next for which networks are taken unasked: they learned from 2 and 3."""
+
+
+def best(exposures: int, given: Mapping[Role, str | None], step: float = 0.0) -> Method:
     """Return the method for so many exposures where none is asked for: by networks, as far as there are any.
 
-    ``given`` are the weights files or names that were.
+    ``given`` are the weights files or names that were, ``step`` [stops] the widest between two exposures.
     """
     if given["refine"] or given["coarse"]:
         return "network" if given["refine"] else "coarse"
-    return "network" if all(is_released(role, exposures) for role in ROLES) else "flow"
+    known = step <= WIDEST and all(is_released(role, exposures) for role in ROLES)
+    return "network" if known else "flow"
 
 
 def digest(content: bytes) -> str:

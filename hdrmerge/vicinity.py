@@ -80,8 +80,8 @@ class Vicinity:
     """The frames of footage whose exposures are known, and which of them tell about each other.
 
     ``kinds`` (N,) is which exposure each frame has, 0 the shortest (`cadence.Cadence`); ``count`` how many
-    there are. ``exposures`` (N,) are relative to the shortest, which is 1; ``reach`` how many frames away
-    neighbours are at most.
+    there are. ``exposures`` (N,) are relative to the shortest, which is 1; ``widest`` [stops] is the largest
+    step from one to the next, ``reach`` how many frames away neighbours are at most.
     """
 
     def __init__(self, footage: Footage, kinds: Sequence[int] | Whole) -> None:
@@ -90,6 +90,8 @@ class Vicinity:
         self.count = int(max(kinds)) + 1
         self.exposures = seconds / seconds.min()
         self.reach = reach(kinds)
+        stops = np.log2([np.median(self.exposures[np.equal(kinds, kind)]) for kind in range(self.count)])
+        self.widest = float(np.diff(stops).max(initial=0.0))
         self._views: dict[int, View] = {}
         self._matrices: dict[tuple[int, int], Matrix] = {}  # of a reference and another frame
         self._coming: Iterator[Frame] = iter(())

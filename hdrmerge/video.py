@@ -131,9 +131,8 @@ def reconstruct(
     cadence = settle(footage, options.exposures, options.curve(), progress)
     scale = _scale(cadence, options.anchor)
     vicinity, given = Vicinity(cadence.footage, cadence.kinds), options.networks
-    method = Way.opened(
-        options.method or best(vicinity.count, given), vicinity, given, options.device, options.precision
-    )
+    chosen = options.method or best(vicinity.count, given, vicinity.widest)
+    method = Way.opened(chosen, vicinity, given, options.device, options.precision)
     low, high = cadence.whites
     script = Script(
         _origin(cadence, options, method.name),

@@ -11,7 +11,7 @@ from made_clip import alternating, scene, write_stills
 
 from hdrmerge.flowmerge import merge_by_flow, merge_in_line, reference_alone
 from hdrmerge.footage import open_footage
-from hdrmerge.methods import METHODS, Way, best, roles_of
+from hdrmerge.methods import METHODS, WIDEST, Way, best, roles_of
 from hdrmerge.networks import NETWORKS
 from hdrmerge.vicinity import Vicinity
 
@@ -37,7 +37,9 @@ def test_networks_are_taken_where_there_are_both(monkeypatch: pytest.MonkeyPatch
     assert [best(count, NONE) for count in (2, 3, 4)] == ["flow"] * 3
     release(monkeypatch, "video-coarse-2", "video-refine-2", "video-coarse-3")
     assert [best(count, NONE) for count in (2, 3, 4)] == ["network", "flow", "flow"]
-    assert best(2, {"coarse": "a.onnx", "refine": None}) == "coarse"
+    assert best(2, NONE, step=WIDEST) == "network"
+    assert best(2, NONE, step=WIDEST + 0.1) == "flow"
+    assert best(2, {"coarse": "a.onnx", "refine": None}, step=7.0) == "coarse"
     assert best(2, {"coarse": None, "refine": "b.onnx"}) == "network"
 
 

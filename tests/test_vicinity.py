@@ -40,6 +40,7 @@ def test_neighbours_are_in_the_order_of_the_coarse_network(tmp_path: Path) -> No
 
 def test_at_the_ends_one_frame_stands_on_both_sides(tmp_path: Path) -> None:
     three = around(tmp_path, [1.0, 4.0, 16.0])
+    assert three.widest == 2.0
     assert three.window(0) == [1, 2, 0, 1, 2]
     assert three.window(1) == [2, 0, 1, 2, 3]
     assert three.window(8) == [6, 7, 8, 6, 7]
@@ -52,7 +53,7 @@ def test_at_the_ends_one_frame_stands_on_both_sides(tmp_path: Path) -> None:
 
 def test_two_exposures_need_one_frame_on_each_side(tmp_path: Path) -> None:
     two = around(tmp_path, [1.0, 8.0])
-    assert (two.count, two.reach) == (2, 1)
+    assert (two.count, two.reach, two.widest) == (2, 1, 3.0)
     assert [two.window(n) for n in (0, 1, 8)] == [[1, 0, 1], [0, 1, 2], [7, 8, 7]]
     assert [two.sides(n) for n in (0, 1, 8)] == [(1, 1), (0, 2), (7, 7)]
 
