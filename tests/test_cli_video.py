@@ -66,7 +66,7 @@ JOURNAL = "hdrmerge-video.jsonl"
 
 
 def test_a_folder_gets_frames_and_a_preview(place: Path) -> None:
-    result = run("in", "-o", "out", "--response", "srgb")
+    result = run("in", "-o", "out", "--response", "srgb", "--method", "flow")
     assert result.stdout == "out\nout/in_preview.mp4\n"
     assert files("out") == [*FRAMES, JOURNAL, "in_preview.mp4"]
     last = result.stderr.splitlines()[-1]
@@ -104,12 +104,12 @@ def test_only_frames_and_nothing_said(place: Path) -> None:
 
 
 def test_what_exists_is_kept(place: Path) -> None:
-    run("in", "-o", "b.mp4", "--no-preview", "-q")
+    run("in", "-o", "b.mp4", "--no-preview", "-q", "--method", "flow")
     before = Path("b_frames/001.exr").stat().st_mtime_ns
     assert line_of("in", "-o", "b.mp4", "--no-preview") == (
         "hdrmerge: b.mp4: exists; add --force to replace it"
     )
-    result = run("in", "-o", "b.mp4", "--no-preview", "--force", "--peak-nits", "600")
+    result = run("in", "-o", "b.mp4", "--no-preview", "--force", "--peak-nits", "600", "--method", "flow")
     assert "6 lay there already" in result.stderr
     assert Path("b_frames/001.exr").stat().st_mtime_ns == before
     Path("b.mp4").unlink()

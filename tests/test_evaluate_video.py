@@ -31,7 +31,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_method_by_each_exposure(sets: Path) -> None:
+def test_each_method_by_each_exposure(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(monkeypatch)
     failed: list[str] = []
     found = evaluate_video(sets, NONE, failed=lambda name, _: failed.append(name))
     assert failed == list(found.failures) == ["spoilt"]
@@ -53,8 +54,11 @@ def test_each_method_by_each_exposure(sets: Path) -> None:
     assert {row["frames"] for row in rows.values()} == {5}
 
 
-def test_the_figures_are_those_of_the_video(sets: Path, tmp_path: Path) -> None:
+def test_the_figures_are_those_of_the_video(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `reconstruct` writes of the same photographs, in its own scale."""
+    release(monkeypatch)
     stills = tmp_path / "stills"
     stills.mkdir()
     for photograph in (sets / "two").glob("*.tif"):

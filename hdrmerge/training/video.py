@@ -66,6 +66,7 @@ LEAST_PAINTED = 0.01  # share of a batch
 READERS = 8  # threads that cut patches out of clips, where a GPU learns from them
 KNOWN = 0.998  # of the radiance at which the shortest exposure clips
 SCORED_NOISE = 1e-3
+STEEPEST = 5.0  # norm of a gradient, what is usual: a single batch shall not throw a network off
 DECIBELS = "log MSE + log MAE / 2 of patches"
 BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "followed": (600, 24), "refine": (20, 38)}
 """Form -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
@@ -110,7 +111,7 @@ class VideoRecipe(Recipe):
         return (
             f"Adam, rate {self.rate:g}, {drops} of {self.budget:.0f} s; batches of {self.batch} patches of "
             f"{self.size} px, {self.exposures} exposures; {loss}; mean of weights over "
-            f"{1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+            f"{1 / (1 - self.average):.0f} steps; gradients of norm {STEEPEST:g} at most; bfloat16; seed {self.seed}"
         )
 
 
@@ -282,6 +283,8 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
     def _learn(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], STEEPEST)
         optimizer.step()
         return float(loss.detach())
 
