@@ -111,7 +111,8 @@ class VideoRecipe(Recipe):
         return (
             f"Adam, rate {self.rate:g}, {drops} of {self.budget:.0f} s; batches of {self.batch} patches of "
             f"{self.size} px, {self.exposures} exposures; {loss}; mean of weights over "
-            f"{1 / (1 - self.average):.0f} steps; gradients of norm {STEEPEST:g} at most; bfloat16; seed {self.seed}"
+            f"{1 / (1 - self.average):.0f} steps; gradients of norm {STEEPEST:g} at most; bfloat16; "
+            f"seed {self.seed}"
         )
 
 
