@@ -108,7 +108,7 @@ class Network:
     def run(
         self, pictures: Mapping[str, Sequence[Float]], exposures: Sequence[float], tile: int | None = None
     ) -> Float:
-        """Return radiance (H, W, 3) of ``pictures``, some (H, W, c) or (H, W) for each input but exposures.
+        """Return radiance (H, W, 3) of ``pictures``, some (H, W, c) for each input but exposures.
 
         ``tile`` [px] is the longest side of a part, from memory unless stated.
         """
@@ -147,8 +147,8 @@ class _Timed(Engine):
 
 
 def planes(pictures: Sequence[Array]) -> Float:
-    """Return pictures (H, W, c) as planes (1, c n, H, W), and those (H, W) as (1, n, H, W)."""
-    each = [np.moveaxis(p, -1, 0) if p.ndim == 3 else p[None] for p in pictures]
+    """Return pictures (H, W, c) as planes (1, c n, H, W)."""
+    each = [np.moveaxis(picture, -1, 0) for picture in pictures]
     return np.ascontiguousarray(np.concatenate(each)[None], np.float32)
 
 

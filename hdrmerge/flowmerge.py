@@ -77,8 +77,8 @@ def merge_by_flow(
 ) -> Float:
     """Return the weighted mean (H, W, 3) of what flow fetches from each frame, where it is believed.
 
-    Frames are brought into line first, so that flow has less to find; ``matrices`` as in `merge_in_line`,
-    ``fine`` as in `flow_to`.
+    Frames are brought into line first, so that flow has less to find; ``matrices`` as in `merge_in_line`. A
+    ``fine`` merge takes the flow so, as in `flow_to`, and each channel by itself, as in `shares_of`.
     """
     middle = _middle(frames, reference)
     matrices = similarities(frames, middle) if matrices is None else matrices
@@ -89,7 +89,7 @@ def merge_by_flow(
             ratio = exposures[k] / exposures[middle]
             found[k], inside = fetched(codes, flow_to(own, in_line(codes, matrix)[0], ratio, fine), matrix)
             trust[k] = agreement(own, found[k], ratio) * inside
-    return weighted(found, exposures, trust, middle)
+    return weighted(found, exposures, trust, middle, by_channel=fine)
 
 
 def _middle(frames: Sequence[Float], reference: int | None) -> int:
@@ -122,30 +122,44 @@ def alike(one: Float, other: Float, ratio: float) -> tuple[Float, Float]:
 
 
 def weighted(
-    frames: Sequence[Float], exposures: Sequence[float], trust: Sequence[Float], reference: int
+    frames: Sequence[Float],
+    exposures: Sequence[float],
+    trust: Sequence[Float],
+    reference: int,
+    by_channel: bool = False,
 ) -> Float:
     """Return the mean radiance (H, W, 3) of frames in line, by their noise and ``trust`` (H, W) in [0, 1].
 
     The inverse of the variance of radiance, nothing where a frame is clipped. Where none is left, the
     reference says at least how bright it was.
     """
-    total, shares = np.zeros_like(frames[reference]), shares_of(frames, exposures, trust, reference)
+    total = np.zeros_like(frames[reference])
+    shares = shares_of(frames, exposures, trust, reference, by_channel)
     for codes, exposure, share in zip(frames, exposures, shares, strict=True):
-        total += np.power(codes, np.float32(GAMMA)) * (share * np.float32(1 / exposure))[..., None]
+        total += np.power(codes, np.float32(GAMMA)) * (share * np.float32(1 / exposure))
     return total
 
 
 def shares_of(
-    frames: Sequence[Float], exposures: Sequence[float], trust: Sequence[Float], reference: int
+    frames: Sequence[Float],
+    exposures: Sequence[float],
+    trust: Sequence[Float],
+    reference: int,
+    by_channel: bool = False,
 ) -> list[Float]:
-    """Return the share of each frame in the mean that `weighted` takes, (H, W) in [0, 1]; together 1."""
+    """Return the share of each frame in the mean that `weighted` takes, (H, W, 1) in [0, 1]; together 1.
+
+    ``by_channel`` they are (H, W, 3): of a coloured light that it clips, the reference still knows the other
+    channels. A neighbour may not say so of itself: what of it is clipped cannot be compared.
+    """
     weights = []
     for k, (codes, exposure) in enumerate(zip(frames, exposures, strict=True)):
         linear = np.power(codes, np.float32(GAMMA))
-        variance = NOISE.variance(cv2.transform(linear, LUMA)) / np.float32(NOISE.read**2 * exposure**2)
-        weight = trust[k] / variance
+        seen = linear if by_channel else cv2.transform(linear, LUMA)[..., None]
+        brightest = codes if by_channel and k == reference else codes.max(axis=-1, keepdims=True)
+        weight = trust[k][..., None] / (NOISE.variance(seen) / np.float32(NOISE.read**2 * exposure**2))
         if exposure > min(exposures) * 1.01:
-            weight = weight * smoothstep(*FADE, codes.max(axis=-1))
+            weight = weight * smoothstep(*FADE, brightest)
         weights.append(np.maximum(weight, np.float32(LAST_RESORT)) if k == reference else weight)
     total = np.sum(weights, axis=0)
     return [np.asarray(weight / total, np.float32) for weight in weights]

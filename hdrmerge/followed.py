@@ -2,7 +2,7 @@
 
     frames in line -> followed by flow, and their shares -> and as they are in between
 
-What `flowmerge.merge_by_flow` sums up, by fine flow, before it is summed up; and, as in `inbetween`, each
+What a fine `flowmerge.merge_by_flow` sums up, before it is summed up; and, as in `inbetween`, each
 neighbour as it shows things halfway to the other one of its exposure. Training and inference both ask here.
 
 Units as in `flowmerge`.
@@ -25,7 +25,7 @@ class Followed:
     """What is known around a reference, the middle one of n frames.
 
     ``frames``, n of (H, W, 3), are codes followed to the reference; ``between``, n - 1, the neighbours as
-    they are if things went straight on; ``shares``, n of (H, W), those in the mean of
+    they are if things went straight on; ``shares``, n of (H, W, 3), those in the mean of a fine
     `flowmerge.merge_by_flow`; ``flows``, n - 1 of (H, W, 2) [px], lead to the neighbours as they were taken.
     """
 
@@ -91,6 +91,6 @@ def follow(
         flows = flows_between(lined, ratios[1] / ratios[0], [moments[k] for k in (*pair, middle)])
         for k, flow in zip(pair, flows, strict=True):
             between[k] = fetched(frames[k], flow, matrices[k])[0]
-    shares = shares_of(found, exposures, trust, middle)
+    shares = shares_of(found, exposures, trust, middle, by_channel=True)
     beside = sorted(led)
     return Followed(found, [between[k] for k in beside], shares, [led[k] for k in beside])

@@ -76,9 +76,9 @@ def test_refined_parts_equal_the_whole(pair: tuple[Path, Path]) -> None:
 
 
 def test_followed_parts_equal_the_whole(followed: Path) -> None:
-    """Of pictures and of planes (H, W)."""
+    """Of pictures, and of planes of other numbers."""
     network = Watched.of(followed)
-    shares = [one[..., 0] / 3 for one in frames(3)]
+    shares = [one / 3 for one in frames(3)]
     flows = [8 * one[..., :2] - 4 for one in frames(2)]
     shown = {"frames": frames(3), "between": frames(2), "shares": shares, "flows": flows}
     whole = network.run(shown, (8, 1, 8))

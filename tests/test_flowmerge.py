@@ -22,6 +22,7 @@ from hdrmerge.flowmerge import (
     radiance,
     reference_alone,
     rematched,
+    shares_of,
     similarities,
     weighted,
 )
@@ -117,6 +118,20 @@ def test_what_is_clipped_has_no_say() -> None:
     one_channel = long.copy()
     one_channel[..., 1:] = 0.3
     np.testing.assert_allclose(weighted([short, one_channel], [1, 8], ALL, 0), 0.6**2.2, rtol=1e-5)
+
+
+def test_a_reference_still_knows_the_channels_that_it_did_not_clip() -> None:
+    """A neighbour does not: what of it is clipped cannot be compared."""
+    short, long = flat(0.6, 1.0)
+    long[..., 1:] = 0.3
+    trust = [one.copy() for one in ALL]
+    found = weighted([short, long], [1, 8], trust, 1, by_channel=True)
+    np.testing.assert_allclose(found[..., 0], 0.6**2.2, rtol=20 * LAST_RESORT)
+    share = shares_of([short, long], [1, 8], trust, 1, by_channel=True)[1][..., 1:]
+    assert share.min() > 0.9
+    np.testing.assert_allclose(found[..., 1:], share * 0.3**2.2 / 8 + (1 - share) * 0.6**2.2, rtol=1e-4)
+    of_short = weighted([short, long], [1, 8], trust, 0, by_channel=True)
+    np.testing.assert_allclose(of_short, 0.6**2.2, rtol=1e-5)
 
 
 def test_the_shortest_exposure_is_believed_where_it_is_white() -> None:

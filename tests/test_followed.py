@@ -31,7 +31,7 @@ def test_the_sum_of_what_is_followed_is_the_merge_by_flow(exposures: tuple[float
             np.testing.assert_allclose(found.frames[n], fetched(codes[n], flow)[0], atol=1e-4)
         np.testing.assert_allclose(np.sum(found.shares, axis=0), 1, atol=1e-5)
         seen = zip(found.frames, exposures, found.shares, strict=True)
-        mean = sum(radiance(frame, time) * share[..., None] for frame, time, share in seen)
+        mean = sum(radiance(frame, time) * share for frame, time, share in seen)
         np.testing.assert_allclose(
             mean, merge_by_flow(codes, exposures, matrices=matrices, fine=True), atol=1e-5
         )

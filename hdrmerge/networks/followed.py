@@ -13,7 +13,7 @@ the result is that mean. What is learned are three corrections, nothing at first
 In:  ``frames`` (B, n, 3, H, W) or (B, 3 n, H, W) in [0, 1], n = 2 N - 1 as in `coarse`: gamma codes of
      frames that were followed.
      ``between``, alike, of the n - 1 neighbours in order of time.
-     ``shares`` (B, n, H, W) in [0, 1], together 1.
+     ``shares`` (B, n, 3, H, W) or (B, 3 n, H, W) in [0, 1], together 1 in each channel.
      ``flows`` (B, n - 1, 2, H, W) or (B, 2 n - 2, H, W) [px], by which they were followed: what goes straight
      on is as far away on both sides.
      ``exposures`` and ``reference`` as in `coarse`; only the flow sees the reference in other tones.
@@ -107,7 +107,7 @@ class FollowedNet(nn.Module):
             nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         self.pictures = 4 * exposures - 3
         self._others = [k for k in range(self.pictures) if k != exposures - 1]
-        planes = 6 + 3 * self.pictures + 2 * self.frames + 8 * (self.frames - 1)
+        planes = 6 + 3 * self.pictures + 4 * self.frames + 8 * (self.frames - 1)
         self.correction = Correction(planes, 3 * self.pictures + 3, width)
         self.multiple = 1 << max(HALVINGS, levels - 1 + finest)
         self.halo = reach(levels, finest, largest_flow)
@@ -122,7 +122,7 @@ class FollowedNet(nn.Module):
         reference: Tensor | None = None,
     ) -> Tensor:
         _, added, painted, radiances = self.parts(frames, between, shares, flows, exposures, reference)
-        mean = merged(self._summed(shares, added), radiances)
+        mean = merged(self._summed(pictures_of(shares), added), radiances)
         return torch.expm1((mu_law(mean) + painted).clamp(min=0) * SPAN) / MU
 
     def parts(
@@ -153,12 +153,13 @@ class FollowedNet(nn.Module):
         pictures = torch.cat([there, pictures_of(between).to(there.dtype)], 1)
         told = torch.cat([times, torch.stack([times[:, k] for k in beside], 1)], 1)
         radiances = radiance(pictures, told)
-        mean = mu_law(merged(shares.unsqueeze(2), radiances[:, : self.frames]))
+        given = pictures_of(shares)
+        mean = mu_law(merged(given, radiances[:, : self.frames]))
         differences = (mu_law(radiances) - mean.unsqueeze(1)).flatten(1, 2)
-        known = torch.log2(flat)[:, :, None, None].expand(-1, -1, *shares.shape[2:]) / 4
+        known = torch.log2(flat)[:, :, None, None].expand(-1, -1, *own.shape[2:]) / 4
         mismatches = mismatch(own, times[:, middle], pictures[:, self._others], told[:, self._others])
         way = flows.reshape(flows.shape[0], -1, *flows.shape[-2:]).clamp(-FAR, FAR) / 8
-        seen = [mean, own, 4 * differences, shares, known, 4 * mismatches.flatten(1, 2), way]
+        seen = [mean, own, 4 * differences, given.flatten(1, 2), known, 4 * mismatches.flatten(1, 2), way]
         planes = torch.cat([each.to(mean.dtype) for each in seen], 1)
         found = self.correction(planes)
         added = found[:, :-3].reshape(found.shape[0], -1, 3, *found.shape[2:])
@@ -167,8 +168,8 @@ class FollowedNet(nn.Module):
 
     def _summed(self, shares: Tensor, added: Tensor) -> Tensor:
         """Return the shares (B, 2 n - 1, 3, H, W) of all pictures."""
-        given = shares.unsqueeze(2) + added[:, : self.frames]
-        return torch.cat([given, added[:, self.frames :]], 1).clamp(min=0)
+        summed = shares + added[:, : self.frames]
+        return torch.cat([summed, added[:, self.frames :]], 1).clamp(min=0)
 
 
 def merged(shares: Tensor, radiances: Tensor) -> Tensor:

@@ -411,9 +411,9 @@ class CoarseLesson(VideoLesson):
             return given
         generator = torch.Generator().manual_seed(2)
         between = torch.rand(1, 3 * (self.frames - 1), size, size, generator=generator)
-        shares = torch.rand(1, self.frames, size, size, generator=generator)
+        shares = torch.rand(1, 3 * self.frames, size, size, generator=generator)
         flows = torch.randn(1, 2 * (self.frames - 1), size, size, generator=generator)
-        beside = {"between": between, "shares": shares / shares.sum(1, keepdim=True), "flows": flows}
+        beside = {"between": between, "shares": shares / self.frames, "flows": flows}
         return {"frames": given["frames"], **beside, "exposures": given["exposures"]}
 
 

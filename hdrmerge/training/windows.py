@@ -25,8 +25,8 @@ BORDER = 16  # [px] around a patch
 class Windows:
     """Of each of B samples W references with what is known around them, as `followed.Followed` has it.
 
-    ``frames`` (B, W, n, 3, H, W), ``between`` (B, W, n - 1, 3, H, W), ``shares`` (B, W, n, H, W), ``flows``
-    (B, W, n - 1, 2, H, W) [px].
+    ``frames`` and ``shares`` (B, W, n, 3, H, W), ``between`` (B, W, n - 1, 3, H, W), ``flows`` (B, W, n - 1,
+    2, H, W) [px].
     """
 
     frames: Tensor
@@ -94,5 +94,5 @@ def middle_of(planes: Tensor, size: int) -> Tensor:
 def _followed(codes: Array, times: Sequence[float], matrices: Sequence[Matrix] | None) -> tuple[Float, ...]:
     frames = [np.ascontiguousarray(np.moveaxis(frame, 0, -1)) for frame in codes]
     found = follow(frames, times, matrices=matrices)
-    seen, between = (np.moveaxis(np.stack(some), -1, 1) for some in (found.frames, found.between))
-    return seen, between, np.stack(found.shares), np.moveaxis(np.stack(found.flows), -1, 1)
+    known = found.frames, found.between, found.shares, found.flows
+    return tuple(np.moveaxis(np.stack(some), -1, 1) for some in known)
