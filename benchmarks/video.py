@@ -29,7 +29,7 @@ from hdrmerge.coarsetofine import planes
 from hdrmerge.dataset import read_scene
 from hdrmerge.exposure import Array, Float, Mask
 from hdrmerge.flowmerge import in_line, merge_by_flow, merge_in_line, reference_alone, similarities
-from hdrmerge.followed import Beside, follow
+from hdrmerge.followed import follow, follow_results
 from hdrmerge.infer import Engine, open_engine
 from hdrmerge.metrics import flicker_mu, psnr_mu
 from hdrmerge.scene import Matrix
@@ -97,7 +97,6 @@ class Methods:
     def __init__(self, clip: Clip, count: int, coarse: Engine | None, refine: Engine | None) -> None:
         self.clip, self.count, self.coarse, self.refine = clip, count, coarse, refine
         self.made: dict[int, Float] = {}
-        self.beside: dict[int, Beside] = {}
         self.seconds: dict[str, float] = {}
 
     def results(self, frame: int) -> dict[str, Float]:
@@ -123,8 +122,7 @@ class Methods:
             frames = self.clip.codes[at]
             exposures, matrices = self.clip.exposures[at], similarities(frames, self.count - 1)
             if self.coarse is not None and self.coarse.card["config"].get("followed"):
-                found = self._timed("coarse", follow, frames, exposures, None, matrices)
-                self.beside[frame], seen = found.beside(), found.pictures()
+                seen = self._timed("coarse", follow, frames, exposures, None, matrices).pictures()
             else:
                 lined = [in_line(codes, m)[0] for codes, m in zip(frames, matrices, strict=True)]
                 seen = {"frames": lined}
@@ -137,10 +135,10 @@ class Methods:
         at = slice(frame - 1, frame + 2)
         frames = self.clip.codes[at]
         coarse = [self._coarse(k) for k in range(frame - 1, frame + 2)]
-        if self.refine is not None and self.refine.card["config"].get("followed") and frame in self.beside:
-            coarse, frames = self.beside[frame].follow(coarse), self.beside[frame].frames
+        matrices = similarities(frames, 1)
+        if self.refine is not None and self.refine.card["config"].get("followed"):
+            coarse, frames = self._timed("refined", follow_results, coarse, frames, matrices)
         else:
-            matrices = similarities(frames, 1)
             coarse = [in_line(one, m)[0] for one, m in zip(coarse, matrices, strict=True)]
             frames = [in_line(one, m)[0] for one, m in zip(frames, matrices, strict=True)]
         inputs = {

@@ -99,7 +99,8 @@ def video(
     method: Annotated[
         Way | None,
         typer.Option(
-            help="How neighbours are merged; below.", show_default="network where there is one, else flow"
+            help="How neighbours are merged; below.",
+            show_default="network where there is one and exposures are at most 4 EV apart, else flow",
         ),
     ] = None,
     coarse: Annotated[
@@ -159,9 +160,10 @@ def video(
     CLIP_frames beside the clip, where they stay; clips are encoded from them.
     The same command goes on where a run was interrupted.
 
-    Methods: network is the coarse-to-fine pair for two or three exposures,
-    coarse the first of the pair; flow follows what moves and believes what
-    agrees; merge undoes the camera's motion only; reference is each frame alone.
+    Methods: network is the coarse-to-fine pair for two or three exposures 2 to
+    3 EV apart, coarse the first of the pair; flow follows what moves and
+    believes what agrees; merge undoes the camera's motion only; reference is
+    each frame alone.
 
     Example: hdrmerge video clip.mov -o clip_hdr.mp4 --exposures 1/500,1/60
     """

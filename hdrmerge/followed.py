@@ -3,21 +3,43 @@
     frames in line -> followed by flow, and their shares -> and as they are in between
 
 What a fine `flowmerge.merge_by_flow` sums up, before it is summed up; and, as in `inbetween`, each
-neighbour as it shows things halfway to the other one of its exposure. Training and inference both ask here.
+neighbour as it shows things halfway to the other one of its exposure.
+
+And what the followed form of `networks.refine` takes: results of the frames right before and after, followed
+once more. Now no exposure clips what moves: flow is found between results.
+
+Training and inference both ask here.
 
 Units as in `flowmerge`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from .exposure import Float
-from .flowmerge import Matrix, agreement, fetched, flow_to, in_line, led_on, shares_of, similarities
+from .exposure import Float, mu_law
+from .flowmerge import (
+    Grey,
+    Matrix,
+    agreement,
+    dis_flow,
+    fetched,
+    flow_to,
+    in_line,
+    led_on,
+    shares_of,
+    similarities,
+)
 from .inbetween import flows_between
+from .painter import LUMA
+
+MU = 5000.0
+RESULT_SMOOTHNESS = 20.0  # of the flow between results
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,24 +64,6 @@ class Followed:
             "shares": self.shares,
             "flows": self.flows,
         }
-
-    def beside(self) -> Beside:
-        """Return what the refining network needs of it."""
-        middle = len(self.frames) // 2
-        return Beside(self.frames[middle - 1 : middle + 2], (self.flows[middle - 1], self.flows[middle]))
-
-
-@dataclass(frozen=True, eq=False)
-class Beside:
-    """The frames right before and after a reference, and itself between them, followed; and the flows."""
-
-    frames: list[Float]
-    sides: tuple[Float, Float]
-
-    def follow(self, pictures: Sequence[Float]) -> list[Float]:
-        """Return pictures (H, W, 3) in [0, 1] of the three frames, as they were taken, in the reference's."""
-        before, own, after = pictures
-        return [fetched(before, self.sides[0])[0], own, fetched(after, self.sides[1])[0]]
 
 
 def follow(
@@ -94,3 +98,32 @@ def follow(
     shares = shares_of(found, exposures, trust, middle, by_channel=True)
     beside = sorted(led)
     return Followed(found, [between[k] for k in beside], shares, [led[k] for k in beside])
+
+
+def follow_results(
+    results: Sequence[Float], frames: Sequence[Float], matrices: Sequence[Matrix] | None = None
+) -> tuple[list[Float], list[Float]]:
+    """Follow what was made of the frames right before and after a reference, the middle one of three.
+
+    ``results`` are radiance (H, W, 3), 1.0 = where the shortest exposure clips, ``frames`` their codes; both
+    are returned in the reference's pixels. ``matrices`` take these to where each frame has them, as
+    `flowmerge.similarities` finds it; nothing moved unless stated.
+    """
+    matrices = [np.eye(3)] * len(results) if matrices is None else matrices
+    toned = [mu_law(np.clip(result, 0.0, 1.0)) for result in results]
+    own = _grey(toned[1])
+    found = [list(results), list(frames)]
+    for k in (0, 2):
+        flow = dis_flow(own, _grey(in_line(toned[k], matrices[k])[0]), RESULT_SMOOTHNESS)
+        found[0][k] = _from_tones(fetched(toned[k], flow, matrices[k])[0])
+        found[1][k] = fetched(frames[k], flow, matrices[k])[0]
+    return found[0], found[1]
+
+
+def _grey(tones: Float) -> Grey:
+    return np.asarray(np.rint(cv2.transform(tones, LUMA) * np.float32(255)), np.uint8)
+
+
+def _from_tones(tones: Float) -> Float:
+    """Return the radiance of mu-law values."""
+    return np.asarray(np.expm1(tones * np.float32(math.log1p(MU))) / np.float32(MU))

@@ -18,7 +18,7 @@ from .bracket import Shot
 from .coarsetofine import ROLES, Network, Role, is_released, open_role
 from .exposure import Float
 from .flowmerge import in_line, merge_in_line, reference_alone
-from .followed import Beside, follow
+from .followed import follow, follow_results
 from .inbetween import merge_in_between
 from .vicinity import Vicinity
 
@@ -42,8 +42,9 @@ def best(exposures: int, given: Mapping[Role, str | None], step: float = 0.0) ->
     """
     if given["refine"] or given["coarse"]:
         return "network" if given["refine"] else "coarse"
-    known = step <= WIDEST and all(is_released(role, exposures) for role in ROLES)
-    return "network" if known else "flow"
+    if step > WIDEST or not is_released("coarse", exposures):
+        return "flow"
+    return "network" if is_released("refine", exposures) else "coarse"
 
 
 def digest(content: bytes) -> str:
@@ -134,7 +135,6 @@ class _Networks:
     vicinity: Vicinity
     networks: Mapping[Role, Network]
     made: dict[int, Float] = field(default_factory=dict)
-    beside: dict[int, Beside] = field(default_factory=dict)  # of those, where they are followed
 
     def describe(self) -> str:
         files = [network.engine.path for network in self.networks.values()]
@@ -146,16 +146,15 @@ class _Networks:
         around = self.vicinity
         for old in [k for k in self.made if k <= number - around.count]:
             del self.made[old]
-            self.beside.pop(old, None)
         if "refine" not in self.networks:
             return self._coarse(number), sorted(set(around.window(number)))
         before, after = around.sides(number)
         three = (before, number, after)
         matrices, coarse = around.similarities(number, three), [self._coarse(k) for k in three]
         exposures = [float(around.exposures[k]) for k in three]
-        if self.networks["refine"].followed and number in self.beside:
-            beside = self.beside[number]
-            pictures = {"coarse": beside.follow(coarse), "frames": beside.frames}
+        if self.networks["refine"].followed:
+            followed = follow_results(coarse, [around[k].codes for k in three], matrices)
+            pictures = dict(zip(("coarse", "frames"), followed, strict=True))
         else:
             lined = [in_line(one, matrix)[0] for one, matrix in zip(coarse, matrices, strict=True)]
             pictures = {"coarse": lined, "frames": around.in_line(number, three)}
@@ -179,7 +178,4 @@ class _Networks:
         around = self.vicinity
         codes = [around[k].codes for k in window]
         moments = [float(around.footage.times[k]) for k in window]
-        found = follow(codes, exposures, moments, around.similarities(number, window))
-        if "refine" in self.networks:
-            self.beside[number] = found.beside()
-        return found.pictures()
+        return follow(codes, exposures, moments, around.similarities(number, window)).pictures()

@@ -67,7 +67,9 @@ class VideoOptions:
 
     exposures: Stated | None = None  # of `alternation.read_stated`; None = EXIF, or the pixels
     response: str | Response | None = None  # a name in `RESPONSES` or a curve; None = found from the frames
-    method: Method | None = None  # None = network where one is given or released, else flow
+    method: Method | None = (
+        None  # None = network where one is given or released, see `methods.best`, else flow
+    )
     coarse: str | None = None  # a weights file, or a name in `networks.NETWORKS`; None = the released one
     refine: str | None = None
     anchor: float | None = None  # [EV at ISO 100] the exposure whose white is 1.0; None = the longest

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_flowmerge import codes_of, moved, scene, still  # noqa: F401, fixtures
 
+from hdrmerge.exposure import mu_law
 from hdrmerge.flowmerge import LAST_RESORT, fetched, merge_by_flow, radiance, similarities
-from hdrmerge.followed import follow
+from hdrmerge.followed import follow, follow_results
 from hdrmerge.scene import Matrix, ramp_scene
 
 EXPOSURES = {2: (8.0, 1.0, 8.0), 3: (1.0, 4.0, 16.0, 1.0, 4.0)}
@@ -77,17 +78,24 @@ def test_at_an_end_one_frame_stands_on_both_sides() -> None:
     assert set(found.pictures()) == {"frames", "between", "shares", "flows"}
 
 
-@pytest.mark.parametrize("exposures", EXPOSURES.values())
-def test_other_pictures_of_the_frames_beside_are_followed_alike(
-    still: tuple[np.ndarray, ...],  # noqa: F811
-    exposures: tuple[float, ...],
-) -> None:
-    """In one resampling, through the similarity, too."""
-    views = still if len(exposures) == 3 else (still[0], *still, still[2])
-    codes = codes_of(views, exposures)
-    middle = len(codes) // 2
-    beside = follow(codes, exposures).beside()
-    three = codes[middle - 1 : middle + 2]
-    for one, other in zip(beside.follow(three), beside.frames, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
-    assert np.abs(beside.frames[0] - three[0]).mean() > 0.01
+def test_results_are_followed_once_more(still: tuple[np.ndarray, ...]) -> None:  # noqa: F811
+    """And the frames with them; through the similarity, in one resampling."""
+    light = pan(3, step=3)
+    codes = codes_of(tuple(light), (1.0, 8.0, 1.0))
+    results, frames = follow_results(light, codes)
+    inner = np.s_[8:-8, 8:-8]
+    for k in (0, 2):
+        wrong = np.abs(mu_law(results[k]) - mu_law(light[1]))[inner].mean()
+        assert wrong < 0.2 * np.abs(mu_law(light[k]) - mu_law(light[1]))[inner].mean()
+        same = np.abs(radiance(frames[k], 1.0) - results[k])[inner]  # nothing of a short frame is clipped
+        assert np.quantile(same, 0.9) < 0.01
+    assert results[1] is light[1]
+    assert frames[1] is codes[1]
+    moved_views = [np.clip(view, 0, 1) for view in still]
+    codes = codes_of(tuple(still), (8.0, 1.0, 8.0))
+    lined, _ = follow_results(moved_views, codes, similarities(codes, 1))
+    for k in (0, 2):
+        assert (
+            np.abs(lined[k] - moved_views[1])[inner].mean()
+            < 0.3 * np.abs(moved_views[k] - moved_views[1])[inner].mean()
+        )

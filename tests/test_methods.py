@@ -36,7 +36,7 @@ def test_networks_are_taken_where_there_are_both(monkeypatch: pytest.MonkeyPatch
     release(monkeypatch)
     assert [best(count, NONE) for count in (2, 3, 4)] == ["flow"] * 3
     release(monkeypatch, "video-coarse-2", "video-refine-2", "video-coarse-3")
-    assert [best(count, NONE) for count in (2, 3, 4)] == ["network", "flow", "flow"]
+    assert [best(count, NONE) for count in (2, 3, 4)] == ["network", "coarse", "flow"]
     assert best(2, NONE, step=WIDEST) == "network"
     assert best(2, NONE, step=WIDEST + 0.1) == "flow"
     assert best(2, {"coarse": "a.onnx", "refine": None}, step=7.0) == "coarse"

@@ -370,7 +370,7 @@ def test_well_exposed_pixels_are_the_coarse_ones(residual: bool) -> None:
         for frame in range(3)
     ]
     before, own, after = features
-    painted = made.merge(before.scales, own, after.scales, given["coarse"][:, 1])
+    painted = made.merge(before.scales, own, after.scales, given["coarse"], given["frames"][:, 1])
     mask = well_exposed(given["frames"][:, 1], given["exposures"], 1)
     found = made(**given)
     torch.testing.assert_close(found, compose(mask, given["coarse"][:, 1], painted), rtol=0, atol=1e-6)
@@ -384,6 +384,20 @@ def test_the_residual_form_begins_with_the_coarse_result() -> None:
     made, given = build("refine", NARROW["refine"] | {"residual": True}), inputs("refine", 2, (16, 16))
     given["coarse"][:, 1] *= 3
     torch.testing.assert_close(made(**given), given["coarse"][:, 1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_followed_form_weighs_what_neighbours_show() -> None:
+    torch.manual_seed(1)
+    config = NARROW["refine"] | {"residual": True, "followed": True}
+    made, given = build("refine", config), inputs("refine", 2, (16, 16))
+    torch.testing.assert_close(made(**given), given["coarse"][:, 1], rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        made.last.bias[6:] = 100  # the frame after, in all channels
+    mask = well_exposed(given["frames"][:, 1], given["exposures"], 1)
+    wanted = compose(mask, given["coarse"][:, 1], given["coarse"][:, 2])
+    torch.testing.assert_close(made(**given), wanted, rtol=1e-3, atol=1e-5)
+    with pytest.raises(NetworkError, match="a residual one; state both"):
+        build("refine", NARROW["refine"] | {"followed": True})
 
 
 def test_mu_law_is_that_of_the_formulas() -> None:

@@ -20,6 +20,10 @@ beside each coarse frame where its photograph is well exposed (``masks``). In th
 mu-law codes, and what is painted is the coarse frame plus what the network adds, which is nothing at first:
 it begins with the coarse result and learns to mend it. That is not bounded; whoever calls clips it.
 
+In the followed form, a residual one, coarse frames were followed once more (`hdrmerge.followed`), and the
+network says besides how much of what they differ by goes into the result: tanh of a share each, nothing at
+first.
+
 With ``substitute``, as the authors' code has it, features are of coarse frames in which a photograph stands
 wherever its codes lie in 0.40 .. 0.9 (`well_exposed`, hard). Equation 4 has the coarse frame as it came,
 without such seams.
@@ -55,6 +59,7 @@ SUBSTITUTE_LOW = 0.40
 SAME = 2**0.25  # a quarter of a stop: exposures closer than that count as the same
 MU = 5000.0
 SPAN = math.log1p(MU)
+GENTLE = 0.1  # of what the followed form says: it begins near the truth, and first steps are long
 OFFSET = 4  # [px of its scale] as long as an offset may be for `halo` to hold
 
 
@@ -201,20 +206,24 @@ class RefineNet(nn.Module):
         residual: bool = False,
         substitute: bool = False,
         align_reference: bool = True,
+        followed: bool = False,
     ) -> None:
         super().__init__()
+        if followed and not residual:
+            raise NetworkError("refine: the followed form is a residual one; state both")
         if width % groups:
             raise NetworkError(f"refine: {groups} groups do not divide {width} channels; use a divisor")
         self.halo, self.multiple = reach(*blocks), MULTIPLE
         self.masks, self.residual, self.substitute = exposures == 2, residual, substitute
-        self.align_reference = align_reference
+        self.align_reference, self.followed = align_reference, followed
         self.extractor = Extractor(6 if self.masks else 3, width, blocks[0])
         self.alignment = Alignment(width, groups)
         self.fusion = Fusion(width)
         self.blocks = nn.Sequential(*(Residual(width) for _ in range(blocks[1])))
         self.rise = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)
         self.end = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.last = Single(width, 3)
+        self.compare = nn.Conv2d(9, width, 3, padding=1) if followed else None
+        self.last = Single(width, 9 if followed else 3)
         self._begin()
 
     def _begin(self) -> None:
@@ -239,7 +248,7 @@ class RefineNet(nn.Module):
             self.extract(coarse[:, frame], codes[:, frame], times, frame).scales for frame in (0, 2)
         )
         own = self.extract(coarse[:, 1], codes[:, 1], times, 1)
-        painted = self.merge(before, own, after, coarse[:, 1])
+        painted = self.merge(before, own, after, coarse, codes[:, 1])
         return compose(well_exposed(codes[:, 1], times, 1), coarse[:, 1], painted)
 
     def extract(self, coarse: Tensor, codes: Tensor, exposures: Tensor, frame: int) -> Features:
@@ -256,23 +265,37 @@ class RefineNet(nn.Module):
         features: Features = self.extractor(planes)
         return features
 
-    def merge(self, before: list[Tensor], own: Features, after: list[Tensor], coarse: Tensor) -> Tensor:
-        """Return the painted radiance (B, 3, H, W) from a frame's features and its neighbours' scales."""
+    def merge(
+        self, before: list[Tensor], own: Features, after: list[Tensor], coarse: Tensor, codes: Tensor
+    ) -> Tensor:
+        """Return the painted radiance (B, 3, H, W) from a frame's features and its neighbours' scales.
+
+        ``coarse`` (B, 3, 3, H, W) is of all three, ``codes`` (B, 3, H, W) those of the frame.
+        """
         middle = self.alignment(own.scales, own.scales) if self.align_reference else own.scales[0]
         aligned = [self.alignment(before, own.scales), middle, self.alignment(after, own.scales)]
         x = self.blocks(self.fusion(aligned))
         x = self.rise(torch.cat([own.half, x], 1))
-        found = self.last(self._end(own.full, x))
+        tones = mu_law(coarse) if self.residual else coarse
+        differences = (tones[:, ::2] - tones[:, 1:2]).flatten(1, 2)
+        seen = torch.cat([4 * differences, codes.to(differences.dtype)], 1) if self.followed else None
+        found = self.last(self._end(own.full, x, seen))
+        if self.followed:
+            found = GENTLE * found
+            taken = torch.tanh(found[:, 3:]) * differences
+            found = found[:, :3] + taken[:, :3] + taken[:, 3:]
         if self.residual:
-            return torch.expm1((mu_law(coarse) + found) * SPAN) / MU
+            return torch.expm1((tones[:, 1] + found) * SPAN) / MU
         return torch.sigmoid(found)
 
-    def _end(self, own: Tensor, x: Tensor) -> Tensor:
+    def _end(self, own: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
         """Return what ``end`` makes of both joined, without joining them: at full size memory is short."""
         weight, bias = self.end.weight, self.end.bias
         split = own.shape[1]
         found = functional.conv2d(own, weight[:, :split], bias, padding=1)
         found = found + functional.conv2d(x, weight[:, split:], padding=1)
+        if self.compare is not None and seen is not None:
+            found = found + self.compare(seen)
         return functional.leaky_relu(found, 0.1, inplace=True)
 
 
@@ -367,4 +390,5 @@ def build(config: Mapping[str, Any]) -> RefineNet:
         bool(config.get("residual", False)),
         bool(config.get("substitute", False)),
         bool(config.get("align_reference", True)),
+        bool(config.get("followed", False)),
     )

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from ..errors import NetworkError
 from ..exposure import Float
 from ..flowmerge import merge_by_flow
+from ..followed import follow_results
 from ..networks import build
 from ..networks.coarse import CoarseNet
-from ..networks.deformable import warp
 from ..networks.refine import RefineNet, well_exposed
 from .batches import read_ahead
 from .clips import Filmed, photographed
@@ -58,6 +58,8 @@ NARROW: Mapping[str, Mapping[str, Any]] = {
 
 DROPS = ((0.5, 0.5), (0.75, 0.25), (0.9, 0.05))
 """Share of the budget -> share of the rate from there on."""
+
+WARM_UP = 0.02  # share of the budget
 
 TONES = 0.7  # logarithm of the largest power that codes of the reference are raised to
 NOISE = (1e-4, 1e-3)  # of linear light, 1.0 = clipping, in all frames but those exposed longest
@@ -99,8 +101,9 @@ class VideoRecipe(Recipe):
     rate: float = 1e-4
 
     def rate_at(self, progress: float) -> float:
-        """Return the learning rate at a share of the budget, by `DROPS`."""
-        return self.rate * min([1.0, *(share for start, share in DROPS if progress >= start)])
+        """Return the learning rate at a share of the budget: it grows over `WARM_UP` and falls by `DROPS`."""
+        warm = min(progress / WARM_UP + 0.01, 1.0)
+        return self.rate * min([warm, *(share for start, share in DROPS if progress >= start)])
 
     @property
     def exposures(self) -> int:
@@ -520,10 +523,8 @@ class RefineLesson(VideoLesson):
         first = codes.shape[1] // 2 - 1
         at = slice(first, first + 3)
         frames = codes[:, at]
-        if windows is not None and self.recipe.config.get("followed"):
-            middle = windows.frames.shape[2] // 2
-            frames = windows.frames[:, 1, middle - 1 : middle + 2]
-            coarse = beside(coarse, windows.sides[:, 1])
+        if self.recipe.config.get("followed"):
+            coarse, frames = followed_results(coarse, frames)
         found: Tensor = cast(RefineNet, network)(coarse, frames, exposures[:, at])
         return found
 
@@ -615,17 +616,17 @@ def decibels(found: Tensor, truth: Tensor) -> Tensor:
     return log_error(compress(found.clamp(min=0)), compress(true), whole, true.new_ones(len(true)))
 
 
-def beside(pictures: Tensor, sides: Tensor) -> Tensor:
-    """Return three pictures (B, 3, 3, H, W), the outer ones followed by flows ``sides`` (B, 2, 2, H, W) [px].
+def followed_results(results: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Return results and frames (B, 3, 3, H, W) of three times, followed to the middle one.
 
-    As `followed.Beside`: where flow leads out of a picture it stays as it is.
+    As `followed.follow_results`, of frames in line. What made the results does not learn from it.
     """
     found = []
-    for k, flow in ((0, sides[:, 0]), (2, sides[:, 1])):
-        picture = pictures[:, k].float()
-        inside = warp(torch.ones_like(picture[:, :1]), flow) > 1 - 1e-3
-        found.append(torch.where(inside, warp(picture, flow), picture))
-    return torch.stack([found[0], pictures[:, 1].float(), found[1]], 1)
+    for sample in zip(results.detach().float().cpu().numpy(), frames.float().cpu().numpy(), strict=True):
+        pictures = ([np.ascontiguousarray(np.moveaxis(one, 0, -1)) for one in three] for three in sample)
+        found.append([np.moveaxis(np.stack(three), -1, 1) for three in follow_results(*pictures)])
+    coarse, codes = (torch.from_numpy(np.stack(some)).to(results.device) for some in zip(*found, strict=True))
+    return torch.stack([coarse[:, 0], results[:, 1].float(), coarse[:, 2]], 1), codes
 
 
 def region_of(exposures: Sequence[float]) -> str:

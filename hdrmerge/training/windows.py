@@ -34,12 +34,6 @@ class Windows:
     shares: Tensor
     flows: Tensor
 
-    @property
-    def sides(self) -> Tensor:
-        """The flows (B, W, 2, 2, H, W) to the frames right before and after."""
-        after = self.flows.shape[2] // 2
-        return self.flows[:, :, after - 1 : after + 1]
-
     def shown(self) -> tuple[Tensor, ...]:
         """Return what `networks.followed` takes before exposures."""
         return self.frames, self.between, self.shares, self.flows
