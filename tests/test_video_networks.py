@@ -22,7 +22,16 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from hdrmerge.networks import build  # noqa: E402
 from hdrmerge.networks.coarse import CoarseNet, radiance, reach, rematched  # noqa: E402
 from hdrmerge.networks.deformable import Deformable, warp  # noqa: E402
-from hdrmerge.networks.refine import Displaced, RefineNet, compose, well_exposed  # noqa: E402
+from hdrmerge.networks.refine import (  # noqa: E402
+    MU,
+    SPAN,
+    Displaced,
+    RefineNet,
+    compose,
+    lacking,
+    shares_of,
+    well_exposed,
+)
 
 NARROW: dict[str, dict[str, Any]] = {
     "coarse": {"flow": [6, 5, 4], "width": 8},
@@ -370,7 +379,9 @@ def test_well_exposed_pixels_are_the_coarse_ones(residual: bool) -> None:
         for frame in range(3)
     ]
     before, own, after = features
-    painted = made.merge(before.scales, own, after.scales, given["coarse"], given["frames"][:, 1])
+    painted = made.merge(
+        before.scales, own, after.scales, given["coarse"], given["frames"][:, 1], given["exposures"]
+    )
     mask = well_exposed(given["frames"][:, 1], given["exposures"], 1)
     found = made(**given)
     torch.testing.assert_close(found, compose(mask, given["coarse"][:, 1], painted), rtol=0, atol=1e-6)
@@ -386,13 +397,63 @@ def test_the_residual_form_begins_with_the_coarse_result() -> None:
     torch.testing.assert_close(made(**given), given["coarse"][:, 1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_followed_form_weighs_what_neighbours_show() -> None:
+def flat_tones(before: float, own: float, after: float) -> torch.Tensor:
+    return torch.tensor([before, own, after]).reshape(1, 3, 1, 1, 1).expand(1, 3, 3, 8, 8).contiguous()
+
+
+@pytest.mark.parametrize(
+    ("tones", "dark", "bright"),
+    [
+        ((0.3, 0.5, 0.3), (0.5, 0.5), (0, 0)),  # neighbours agree with each other alone
+        ((0.5, 0.5, 0.5), (0.5, 0.5), (1 / 3, 1 / 3)),
+        ((0.5, 0.5, 0.8), (0, 0), (0.5, 0)),  # one shows something else
+        ((0.2, 0.5, 0.8), (0, 0), (0, 0)),
+    ],
+)
+def test_neighbours_have_shares_as_far_as_they_agree(
+    tones: tuple[float, float, float], dark: tuple[float, float], bright: tuple[float, float]
+) -> None:
+    """With each other in the dark, with the frame where that is clipped."""
+    none, all_ = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    for wanted, lacks in ((dark, (all_, none)), (bright, (none, all_))):
+        found = shares_of(flat_tones(*tones), *lacks)
+        expected = (
+            torch.tensor(wanted, dtype=torch.float32)
+            .repeat_interleave(3)
+            .reshape(1, 6, 1, 1)
+            .expand_as(found)
+        )
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    both = shares_of(flat_tones(*tones), all_ / 2, all_ / 2)
+    mean = torch.tensor([dark, bright], dtype=torch.float32).mean(0)
+    torch.testing.assert_close(both[0, ::3, 0, 0], mean, rtol=0, atol=1e-4)
+
+
+def followed_refiner() -> RefineNet:
     torch.manual_seed(1)
-    config = NARROW["refine"] | {"residual": True, "followed": True}
-    made, given = build("refine", config), inputs("refine", 2, (16, 16))
+    return build("refine", NARROW["refine"] | {"residual": True, "followed": True}).requires_grad_(False)
+
+
+def test_the_followed_form_begins_with_what_neighbours_agree_on() -> None:
+    from hdrmerge.networks.refine import mu_law
+
+    made, given = followed_refiner(), inputs("refine", 2, (16, 16))
+    given["coarse"][:, ::2] = given["coarse"][:, 1:2] * 1.02
+    codes, times = given["frames"][:, 1], given["exposures"]
+    tones = mu_law(given["coarse"])
+    shares = shares_of(tones, *lacking(codes, times, 1)).reshape(1, 2, 3, 16, 16)
+    mended = tones[:, 1] + (shares * (tones[:, ::2] - tones[:, 1:2])).sum(1)
+    wanted = compose(well_exposed(codes, times, 1), given["coarse"][:, 1], torch.expm1(mended * SPAN) / MU)
+    torch.testing.assert_close(made(**given), wanted, rtol=1e-4, atol=1e-6)
+    assert (wanted - given["coarse"][:, 1]).abs().max() > 1e-3
+    given["coarse"][:, ::2] = given["coarse"][:, 1:2]
     torch.testing.assert_close(made(**given), given["coarse"][:, 1], rtol=1e-5, atol=1e-6)
-    with torch.no_grad():
-        made.last.bias[6:] = 100  # the frame after, in all channels
+
+
+def test_the_followed_form_adds_to_the_shares_of_neighbours() -> None:
+    made, given = followed_refiner(), inputs("refine", 2, (16, 16))
+    given["coarse"][:, 0], given["coarse"][:, 1], given["coarse"][:, 2] = 0.5, 0.001, 0.05  # agree on nothing
+    made.last.bias[6:] = 100  # the frame after, in all channels
     mask = well_exposed(given["frames"][:, 1], given["exposures"], 1)
     wanted = compose(mask, given["coarse"][:, 1], given["coarse"][:, 2])
     torch.testing.assert_close(made(**given), wanted, rtol=1e-3, atol=1e-5)

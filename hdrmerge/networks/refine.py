@@ -20,9 +20,9 @@ beside each coarse frame where its photograph is well exposed (``masks``). In th
 mu-law codes, and what is painted is the coarse frame plus what the network adds, which is nothing at first:
 it begins with the coarse result and learns to mend it. That is not bounded; whoever calls clips it.
 
-In the followed form, a residual one, coarse frames were followed once more (`hdrmerge.followed`), and the
-network says besides how much of what they differ by goes into the result: tanh of a share each, nothing at
-first.
+In the followed form, a residual one, coarse frames were followed once more (`hdrmerge.followed`). Neighbours
+have shares in the result, as far as they agree (`shares_of`): so it begins. The network adds to the shares,
+a tanh each, and paints.
 
 With ``substitute``, as the authors' code has it, features are of coarse frames in which a photograph stands
 wherever its codes lie in 0.40 .. 0.9 (`well_exposed`, hard). Equation 4 has the coarse frame as it came,
@@ -59,6 +59,7 @@ SUBSTITUTE_LOW = 0.40
 SAME = 2**0.25  # a quarter of a stop: exposures closer than that count as the same
 MU = 5000.0
 SPAN = math.log1p(MU)
+PAIR, SINGLE = (3, 0.04), (5, 0.02)  # window [px] and difference of tones of which e^-1 is left
 GENTLE = 0.1  # of what the followed form says: it begins near the truth, and first steps are long
 OFFSET = 4  # [px of its scale] as long as an offset may be for `halo` to hold
 
@@ -248,7 +249,7 @@ class RefineNet(nn.Module):
             self.extract(coarse[:, frame], codes[:, frame], times, frame).scales for frame in (0, 2)
         )
         own = self.extract(coarse[:, 1], codes[:, 1], times, 1)
-        painted = self.merge(before, own, after, coarse, codes[:, 1])
+        painted = self.merge(before, own, after, coarse, codes[:, 1], times)
         return compose(well_exposed(codes[:, 1], times, 1), coarse[:, 1], painted)
 
     def extract(self, coarse: Tensor, codes: Tensor, exposures: Tensor, frame: int) -> Features:
@@ -266,7 +267,13 @@ class RefineNet(nn.Module):
         return features
 
     def merge(
-        self, before: list[Tensor], own: Features, after: list[Tensor], coarse: Tensor, codes: Tensor
+        self,
+        before: list[Tensor],
+        own: Features,
+        after: list[Tensor],
+        coarse: Tensor,
+        codes: Tensor,
+        exposures: Tensor,
     ) -> Tensor:
         """Return the painted radiance (B, 3, H, W) from a frame's features and its neighbours' scales.
 
@@ -282,7 +289,7 @@ class RefineNet(nn.Module):
         found = self.last(self._end(own.full, x, seen))
         if self.followed:
             found = GENTLE * found
-            taken = torch.tanh(found[:, 3:]) * differences
+            taken = (shares_of(tones, *lacking(codes, exposures, 1)) + torch.tanh(found[:, 3:])) * differences
             found = found[:, :3] + taken[:, :3] + taken[:, 3:]
         if self.residual:
             return torch.expm1((tones[:, 1] + found) * SPAN) / MU
@@ -314,16 +321,50 @@ def well_exposed(
     to 0 at the ends. ``hard``, as the authors' code has it: (B, 1, H, W), 0 where all channels are below
     ``low`` or one is above ``high``, else 1.
     """
+    dark, bright = lacking(codes, exposures, frame, hard, low, high)
+    return (1 - dark) * (1 - bright)
+
+
+def lacking(
+    codes: Tensor,
+    exposures: Tensor,
+    frame: int,
+    hard: bool = False,
+    low: float = LOW,
+    high: float = HIGH,
+) -> tuple[Tensor, Tensor]:
+    """Say where a photograph is too dark, and where too bright, as `well_exposed` has it, in [0, 1]."""
     own = exposures[:, frame]
     dark = (own * SAME < exposures.amax(1)).to(codes.dtype)[:, None, None, None]
     bright = (own > exposures.amin(1) * SAME).to(codes.dtype)[:, None, None, None]
     if hard:
         largest = codes.amax(1, keepdim=True)
-        lacking = dark * (largest < low).to(codes.dtype), bright * (largest > high).to(codes.dtype)
-        return (1 - lacking[0]) * (1 - lacking[1])
+        return dark * (largest < low).to(codes.dtype), bright * (largest > high).to(codes.dtype)
     above = (codes / low).clamp(0, 1).square()
     below = ((1 - codes) / (1 - high)).clamp(0, 1).square()
-    return (1 - dark * (1 - above)) * (1 - bright * (1 - below))
+    return dark * (1 - above), bright * (1 - below)
+
+
+def shares_of(tones: Tensor, dark: Tensor, bright: Tensor) -> Tensor:
+    """Return how much of two neighbours goes into a frame, (B, 6, H, W), in mu-law ``tones`` (B, 3, 3, H, W).
+
+    Where it is too ``dark`` they know better, if they agree with each other: half of each. Where it is too
+    ``bright``, and what moved is hard to follow, each counts like the frame as far as it agrees with it.
+    """
+    before, own, after = tones.unbind(1)
+    pair = alike(before, after, *PAIR) / 2
+    one, two = alike(before, own, *SINGLE), alike(after, own, *SINGLE)
+    total = 1 + one + two
+    lacks = (dark + bright).clamp(min=1e-6)
+    found = [(dark * pair + bright * single / total) / lacks for single in (one, two)]
+    return torch.cat(found, 1)
+
+
+def alike(one: Tensor, other: Tensor, window: int, apart: float) -> Tensor:
+    """Say how much two pictures show the same, (B, 1, H, W) in [0, 1], by means over a ``window`` [px]."""
+    size = window // 2
+    means = functional.avg_pool2d((one - other).abs(), window, 1, size, count_include_pad=False)
+    return torch.exp(-(means.amax(1, keepdim=True) / apart).square())
 
 
 def compose(mask: Tensor, coarse: Tensor, painted: Tensor) -> Tensor:
