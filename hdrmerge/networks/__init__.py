@@ -71,7 +71,7 @@ NETWORKS = {
             name="video-refine-2",
             task="video",
             file="video-refine-2.onnx",
-            sha256="4bc027146067c19d5a089fb7c523d2ff64aff278b0ccc616cb3cef3b530dcf63",
+            sha256="1a422942b59d2026aed224773fed3342edad474f974055d7f789cbaddcc9051c",
             summary="mends what video-coarse-2 makes, where its frame is too dark or clipped",
         ),
         Network(
@@ -85,7 +85,7 @@ NETWORKS = {
             name="video-refine-3",
             task="video",
             file="video-refine-3.onnx",
-            sha256="74d7cbdf79cdb87d9ae72538645536cad4bd9ea166431f20b694b35d6b27293e",
+            sha256="a97a737b9c0472eb30612b93d00c67384d45577d92269308606a05e36d10af3d",
             summary="mends what video-coarse-3 makes, where its frame is too dark or clipped",
         ),
     )

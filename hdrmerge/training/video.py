@@ -70,8 +70,14 @@ KNOWN = 0.998  # of the radiance at which the shortest exposure clips
 SCORED_NOISE = 1e-3
 STEEPEST = 5.0  # norm of a gradient, what is usual: a single batch shall not throw a network off
 DECIBELS = "log MSE + log MAE / 2 of patches"
-BYTES: Mapping[str, tuple[int, int]] = {"coarse": (180, 33), "followed": (600, 24), "refine": (20, 38)}
-"""Form -> bytes a pixel that inference takes, and those for each of its ``width``; onnxruntime."""
+BYTES: Mapping[tuple[str, bool], tuple[int, int]] = {
+    ("coarse", False): (180, 33),
+    ("coarse", True): (600, 24),
+    ("refine", False): (20, 38),
+    ("refine", True): (430, 38),
+}
+"""Architecture, and whether it is followed -> bytes a pixel that inference takes, and those for each of its
+``width``; onnxruntime."""
 
 Trained = tuple[str, Mapping[str, Any], Mapping[str, Tensor]]
 """Architecture, configuration and weights of a network."""
@@ -343,8 +349,7 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
 
     @property
     def bytes_per_pixel(self) -> int:
-        followed = self.recipe.config.get("followed")
-        least, per_width = BYTES["followed" if followed else self.recipe.architecture]
+        least, per_width = BYTES[self.recipe.architecture, bool(self.recipe.config.get("followed"))]
         return least + per_width * int(self.recipe.config.get("width", 64))
 
 
