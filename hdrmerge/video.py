@@ -43,7 +43,7 @@ from .footage import Progress, Stills, open_footage, silent
 from .grade import Display
 from .journal import Origin
 from .metering import describe
-from .methods import Method, Way, best, digest, roles_of
+from .methods import WIDEST, Method, Way, best, digest, roles_of
 from .reel import Reel, Script
 from .vicinity import Vicinity
 from .weights import find
@@ -143,6 +143,11 @@ def reconstruct(
         (low * scale, high * scale),
     )
     warnings = list(cadence.warnings)
+    if roles_of(chosen) and vicinity.widest > WIDEST:
+        warnings.append(
+            f"{path}: exposures {vicinity.widest:.1f} EV apart, networks know steps of 2 to 3; shadows "
+            "of short frames may be lost, --method flow keeps them"
+        )
     with Reel.recording(folder, script, force) as reel:
         missing = reel.missing()
         for done, number in enumerate(missing):

@@ -238,6 +238,20 @@ def test_which_method_is_taken(
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize(("method", "warned"), [("coarse", True), ("flow", False)])
+def test_networks_far_from_what_they_learned_are_warned_of(
+    tmp_path: Path, pairs: Any, method: str, warned: bool
+) -> None:
+    times = [0.5, 32.0] * 2
+    write_stills(tmp_path / "in", alternating(times, RADIANCE), [t / 100 for t in times])
+    coarse = str(pairs[2][0]) if warned else None
+    options = VideoOptions(method=method, coarse=coarse, device="cpu")  # type: ignore[arg-type]
+    _, report = reconstruct(tmp_path / "in", tmp_path / "out", options)
+    said = [line for line in report.warnings if "EV apart" in line]
+    assert len(said) == warned
+    assert not warned or "exposures 6.0 EV apart" in said[0]
+
+
 def test_networks_for_other_footage_are_refused(three: Path, tmp_path: Path, pairs: Any) -> None:
     with pytest.raises(NetworkError, match=r"coarse2\.onnx: is for 2 exposures, these frames have 3"):
         reconstruct(three, tmp_path / "out", options("coarse", pairs[2]))
