@@ -196,10 +196,6 @@ def _evaluate_video(
 
     for choice in filter(None, given.values()):
         find(choice)  # before the work begins
-    if given["refine"] and not given["coarse"]:
-        raise typer.BadParameter(
-            "works on what a coarse network makes; state --coarse", param_hint="--refine"
-        )
     with show_progress(not quiet, {"evaluate": 1.0}) as progress:
         found = evaluate_video(
             dataset,

@@ -23,6 +23,7 @@ from .coarsetofine import Role, is_released
 from .errors import HdrmergeError
 from .evaluate import environment, mean, plain_values
 from .exposure import Float
+from .infer import engines
 from .methods import METHODS, Method, Way, roles_of
 from .metrics import psnr_linear, psnr_mu, pu21_psnr, ssim_linear, ssim_mu
 from .sequences import Recorded, read_scene, scenes_in
@@ -141,7 +142,8 @@ def methods_for(count: int, given: Given) -> list[Method]:
     """Return the methods that are judged on so many exposures, from the simplest on."""
 
     def there(method: Method) -> bool:
-        return all(given.get(role) or is_released(role, count) for role in roles_of(method))
+        known = engines()
+        return all(given.get(role) or (known and is_released(role, count)) for role in roles_of(method))
 
     return [method for method in reversed(METHODS) if there(method)]
 

@@ -220,11 +220,13 @@ def flow_pictures(still: Float, moving: Float, ratio: float) -> tuple[Grey, Grey
 
     ``ratio`` is the exposure of ``moving`` over that of ``still``.
     """
-    one, other = (
-        np.rint(cv2.transform(codes, LUMA) * np.float32(255)).astype(np.uint8)
-        for codes in alike(still, moving, ratio)
-    )
-    return one, other
+    one, other = alike(still, moving, ratio)
+    return grey(one), grey(other)
+
+
+def grey(codes: Float) -> Grey:
+    """Return a picture (H, W, 3) of values in [0, 1] as one for a flow, (H, W)."""
+    return np.asarray(np.rint(cv2.transform(codes, LUMA) * np.float32(255)), np.uint8)
 
 
 def dis_flow(still: Array, moving: Array, fine: float | None = None) -> Float:

@@ -15,30 +15,26 @@ Units as in `flowmerge`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from .exposure import Float, mu_law
+from .exposure import Float, mu_law, mu_law_inverse
 from .flowmerge import (
-    Grey,
     Matrix,
     agreement,
     dis_flow,
     fetched,
     flow_to,
+    grey,
     in_line,
     led_on,
     shares_of,
     similarities,
 )
 from .inbetween import flows_between
-from .painter import LUMA
 
-MU = 5000.0
 RESULT_SMOOTHNESS = 20.0  # of the flow between results
 
 
@@ -111,19 +107,10 @@ def follow_results(
     """
     matrices = [np.eye(3)] * len(results) if matrices is None else matrices
     toned = [mu_law(np.clip(result, 0.0, 1.0)) for result in results]
-    own = _grey(toned[1])
+    own = grey(toned[1])
     found = [list(results), list(frames)]
     for k in (0, 2):
-        flow = dis_flow(own, _grey(in_line(toned[k], matrices[k])[0]), RESULT_SMOOTHNESS)
-        found[0][k] = _from_tones(fetched(toned[k], flow, matrices[k])[0])
+        flow = dis_flow(own, grey(in_line(toned[k], matrices[k])[0]), RESULT_SMOOTHNESS)
+        found[0][k] = mu_law_inverse(fetched(toned[k], flow, matrices[k])[0])
         found[1][k] = fetched(frames[k], flow, matrices[k])[0]
     return found[0], found[1]
-
-
-def _grey(tones: Float) -> Grey:
-    return np.asarray(np.rint(cv2.transform(tones, LUMA) * np.float32(255)), np.uint8)
-
-
-def _from_tones(tones: Float) -> Float:
-    """Return the radiance of mu-law values."""
-    return np.asarray(np.expm1(tones * np.float32(math.log1p(MU))) / np.float32(MU))

@@ -20,6 +20,7 @@ from .exposure import Float
 from .flowmerge import in_line, merge_in_line, reference_alone
 from .followed import follow, follow_results
 from .inbetween import merge_in_between
+from .infer import engines
 from .vicinity import Vicinity
 
 Method = Literal["network", "coarse", "flow", "merge", "reference"]
@@ -39,10 +40,11 @@ def best(exposures: int, given: Mapping[Role, str | None], step: float = 0.0) ->
     """Return the method for so many exposures where none is asked for: by networks, as far as there are any.
 
     ``given`` are the weights files or names that were, ``step`` [stops] the widest between two exposures.
+    Unasked none is taken where no engine is installed.
     """
     if given["refine"] or given["coarse"]:
         return "network" if given["refine"] else "coarse"
-    if step > WIDEST or not is_released("coarse", exposures):
+    if step > WIDEST or not is_released("coarse", exposures) or not engines():
         return "flow"
     return "network" if is_released("refine", exposures) else "coarse"
 

@@ -41,6 +41,7 @@ from .exposure import Response
 from .fileformat import unreadable
 from .footage import Progress, Stills, open_footage, silent
 from .grade import Display
+from .infer import INSTALL, engines
 from .journal import Origin
 from .metering import describe
 from .methods import WIDEST, Method, Way, best, digest, roles_of
@@ -143,6 +144,9 @@ def reconstruct(
         (low * scale, high * scale),
     )
     warnings = list(cadence.warnings)
+    missed = vicinity.widest <= WIDEST and is_released("coarse", vicinity.count) and not engines()
+    if options.method is None and missed:
+        warnings.append(f"{path}: made by flow, networks need onnxruntime or torch; {INSTALL}")
     if roles_of(chosen) and vicinity.widest > WIDEST:
         warnings.append(
             f"{path}: exposures {vicinity.widest:.1f} EV apart, networks know steps of 2 to 3; shadows "

@@ -92,6 +92,7 @@ def test_networks_are_judged_where_there_are_some(sets: Path, tmp_path: Path) ->
 
 
 def test_released_networks_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdrmerge.evaluate_video.engines", lambda: ["onnxruntime 1"])
     release(monkeypatch)
     assert methods_for(2, NONE) == ["reference", "merge", "flow"]
     assert methods_for(2, {"coarse": "a.onnx"}) == ["reference", "merge", "flow", "coarse"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_clip import alternating, scene, write_stills
 
+from hdrmerge import methods
 from hdrmerge.flowmerge import merge_by_flow, merge_in_line, reference_alone
 from hdrmerge.footage import open_footage
 from hdrmerge.methods import METHODS, WIDEST, Way, best, roles_of
@@ -33,6 +34,7 @@ def release(patch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_networks_are_taken_where_there_are_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "engines", lambda: ["onnxruntime 1"])
     release(monkeypatch)
     assert [best(count, NONE) for count in (2, 3, 4)] == ["flow"] * 3
     release(monkeypatch, "video-coarse-2", "video-refine-2", "video-coarse-3")
@@ -41,6 +43,9 @@ def test_networks_are_taken_where_there_are_both(monkeypatch: pytest.MonkeyPatch
     assert best(2, NONE, step=WIDEST + 0.1) == "flow"
     assert best(2, {"coarse": "a.onnx", "refine": None}, step=7.0) == "coarse"
     assert best(2, {"coarse": None, "refine": "b.onnx"}) == "network"
+    monkeypatch.setattr(methods, "engines", list)
+    assert best(2, NONE) == "flow"  # nothing runs them
+    assert best(2, {"coarse": "a.onnx", "refine": None}) == "coarse"  # which says what is missing
 
 
 def test_methods_need_networks_or_none() -> None:

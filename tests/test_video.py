@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from made_clip import alternating, scene, write_clip, write_stills
 
-from hdrmerge import coarsetofine, video
+from hdrmerge import coarsetofine, infer, video
 from hdrmerge.alternation import read_stated
 from hdrmerge.broadcast import TRANSFERS
 from hdrmerge.errors import ExposureError, InputError, NetworkError, OutputError
@@ -250,6 +250,17 @@ def test_networks_far_from_what_they_learned_are_warned_of(
     said = [line for line in report.warnings if "EV apart" in line]
     assert len(said) == warned
     assert not warned or "exposures 6.0 EV apart" in said[0]
+
+
+def test_without_an_engine_frames_are_made_by_flow(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "find_spec", lambda library: None)
+    _, report = reconstruct(two, tmp_path / "out", VideoOptions(response=KNOWN))
+    assert report.method == "flow"
+    assert [
+        line for line in report.warnings if 'need onnxruntime or torch; pip install "hdrmerge[cpu]"' in line
+    ]
 
 
 def test_networks_for_other_footage_are_refused(three: Path, tmp_path: Path, pairs: Any) -> None:

@@ -1,6 +1,6 @@
 """The three lessons of HDR video: `networks.coarse`, then `networks.refine` on what it makes, then both.
 
-    clips -> patches -> codes -> coarse of three frames -> refined one -> L1 of the mu-law
+    clips -> patches -> codes -> coarse of three frames -> refined one -> error of mu-law values
 
 Chen et al. 2021, "HDR Video Reconstruction: A Coarse-to-fine Network and A Real-world Benchmark Dataset",
 section 3.4, and the noise and tones of section 5.1. `CoarseLesson` shows the reference in other tones than
