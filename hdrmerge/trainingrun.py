@@ -255,9 +255,13 @@ def _resolved(device: str) -> str:
 
 
 def device_name(device: str) -> str:
+    """Return what a card calls a device, and the numbers that were computed in."""
     import torch
 
-    return "the CPU" if device == "cpu" else torch.cuda.get_device_name(device)
+    from .training.precision import numbers_of
+
+    name = "the CPU" if device == "cpu" else torch.cuda.get_device_name(device)
+    return f"{name}, in {numbers_of(torch.device(device))}"
 
 
 def processors() -> int:

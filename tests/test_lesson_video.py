@@ -21,6 +21,7 @@ from hdrmerge.networks.refine import well_exposed  # noqa: E402
 from hdrmerge.scene import ramp_scene  # noqa: E402
 from hdrmerge.training import video  # noqa: E402
 from hdrmerge.training.clips import Filmed, photographed  # noqa: E402
+from hdrmerge.training.precision import mixed  # noqa: E402
 from hdrmerge.training.release import write_network  # noqa: E402
 from hdrmerge.training.train import load_mean, resume, save, train  # noqa: E402
 from hdrmerge.training.video import (  # noqa: E402
@@ -34,6 +35,7 @@ from hdrmerge.training.video import (  # noqa: E402
     RefineRecipe,
     Takes,
     Trained,
+    VideoLesson,
     decibels,
     error,
 )
@@ -92,6 +94,11 @@ def takes(frames: int, count: int = 2, seed: int = 0) -> Takes:
     return Takes.of([source.draw(rng, frames, 32, k) for k in range(count)], [1e-3] * count)
 
 
+def turned(planes: Tensor, turns: int, mirrored: bool) -> Tensor:
+    found = torch.rot90(planes, turns, (-2, -1))
+    return found.flip(-1) if mirrored else found
+
+
 def same(one: nn.Module, state: dict[str, Tensor]) -> list[str]:
     return [name for name, values in one.state_dict().items() if torch.equal(values, state[name])]
 
@@ -124,9 +131,10 @@ def test_only_darker_frames_are_noisy() -> None:
     assert found.exposures.tolist() == [[1, 8, 1], [4, 16, 1]]
 
 
-@pytest.mark.parametrize(("stage", "frames"), [("coarse", 3), ("refine", 5)])
+@pytest.mark.parametrize(("stage", "frames"), [("coarse", 3), ("refine", 3), ("joint", 5)])
 def test_batches_are_frames_around_a_reference(stage: str, frames: int, given: Trained) -> None:
-    lesson = coarse() if stage == "coarse" else refine(given)
+    kinds = {"refine": RefineLesson, "joint": JointLesson}
+    lesson = coarse() if stage == "coarse" else refine(given, kinds[stage])
     batches: Iterator[Takes] = lesson.batches(Sliding(), np.random.default_rng(0))
     batch = next(batches)
     batches.close()  # type: ignore[attr-defined]
@@ -136,6 +144,7 @@ def test_batches_are_frames_around_a_reference(stage: str, frames: int, given: T
     assert (batch.noise[batch.exposures == 8] == 0).all()
     assert (noise <= NOISE[1]).all()
     assert stage == "coarse" or (noise >= NOISE[0]).all()
+    assert (batch.results is None) == (stage != "refine")
 
 
 def test_clips_of_other_exposures_are_refused() -> None:
@@ -293,7 +302,7 @@ def test_refining_learns_on_followed_frames(followed: bool) -> None:
         lesson.network.correction.last.weight.normal_(std=0.02)
     given = ("coarse", FOLLOWED, lesson.network.state_dict())
     lesson = refine(given, config=REFINE | {"followed": followed})
-    batch = next(lesson.batches(Sliding(), np.random.default_rng(0)))
+    batch = next(VideoLesson.batches(lesson, Sliding(), np.random.default_rng(0)))
     assert batch.windows.frames.shape == (2, 3, 3, 3, 32, 32)
     found = lesson.coarse_of(lesson.coarse, batch.codes, batch.exposures, batch.windows)
     for k in range(3):
@@ -308,7 +317,7 @@ def test_refining_learns_on_followed_frames(followed: bool) -> None:
     seen: list[Tensor] = []
     losses = [lesson.step(batch, 0.0) for _ in range(15)]
     assert np.mean(losses[-3:]) < np.mean(losses[:2])
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed(lesson.device):
         expected = (
             lesson.coarse_of(lesson.coarse, batch.codes, batch.exposures, batch.windows),
             batch.codes[:, 1:4],
@@ -320,6 +329,33 @@ def test_refining_learns_on_followed_frames(followed: bool) -> None:
 
 
 # ------------------------------------------------------------------------------------- refine
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_batches_come_back_turned_with_what_coarse_made_of_them(followed: bool) -> None:
+    """The coarse network is asked once a batch; turned back, all pictures are those of the first time."""
+    lesson = coarse(config=FOLLOWED)
+    lesson = refine(("coarse", FOLLOWED, lesson.network.state_dict()), config=REFINE | {"followed": followed})
+    asked: list[int] = []
+    lesson.coarse.register_forward_hook(lambda *_: asked.append(1))
+    batches = lesson.batches(Sliding(), np.random.default_rng(0))
+    seen = [next(batches) for _ in range(video.REPEATS + 1)]
+    batches.close()
+    assert len(asked) == 2
+    first, again = seen[0], seen[1 : video.REPEATS]
+    truth = first.radiance[:, 1].float().clamp(max=1)
+    assert (first.results[:, 1] - truth).abs().median() < 0.05
+    ways = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
+    found = set()
+    for batch in again:
+        assert batch.windows is None
+        for way in ways:
+            if torch.equal(turned(first.radiance, *way), batch.radiance):
+                found.add(way)
+                assert torch.equal(turned(first.results, *way), batch.results)
+                assert torch.equal(turned(first.codes, *way), batch.codes)
+    assert len(found) > 1
+    assert not any(torch.equal(turned(first.radiance, *way), seen[-1].radiance) for way in ways)  # a new one
 
 
 def test_a_coarse_network_has_to_be_given(given: Trained) -> None:
@@ -425,7 +461,7 @@ def test_the_joint_loss_is_that_of_all_stages(given: Trained, followed: bool) ->
     both = float(lesson.loss(batch).detach())
     lesson.random.set_state(state)
     codes = photographed(batch.radiance, batch.exposures, batch.noise, lesson.random)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    with mixed(lesson.device), torch.no_grad():
         coarse = lesson.coarse_of(lesson.coarse, codes, batch.exposures)
     wrong = [
         float((decibels if followed else error)(coarse[:, k], batch.radiance[:, k + 1])) for k in range(3)

@@ -28,7 +28,7 @@ from hdrmerge.networks.refine import (  # noqa: E402
     Displaced,
     RefineNet,
     compose,
-    lacking,
+    mu_law,
     shares_of,
     well_exposed,
 )
@@ -397,36 +397,45 @@ def test_the_residual_form_begins_with_the_coarse_result() -> None:
     torch.testing.assert_close(made(**given), given["coarse"][:, 1], rtol=1e-5, atol=1e-6)
 
 
-def flat_tones(before: float, own: float, after: float) -> torch.Tensor:
-    return torch.tensor([before, own, after]).reshape(1, 3, 1, 1, 1).expand(1, 3, 3, 8, 8).contiguous()
+DARK_FRAME, CLIPPED_FRAME = (8.0, 1.0, 8.0), (1.0, 8.0, 1.0)  # exposures, the frame's in the middle
 
 
 @pytest.mark.parametrize(
-    ("tones", "dark", "bright"),
+    ("times", "recorded", "results", "expected"),
     [
-        ((0.3, 0.5, 0.3), (0.5, 0.5), (0, 0)),  # neighbours agree with each other alone
-        ((0.5, 0.5, 0.5), (0.5, 0.5), (1 / 3, 1 / 3)),
-        ((0.5, 0.5, 0.8), (0, 0), (0.5, 0)),  # one shows something else
-        ((0.2, 0.5, 0.8), (0, 0), (0, 0)),
+        (DARK_FRAME, 0.004, (0.004, 0.004, 0.004), (1 / 2.034, 1 / 2.034)),
+        (DARK_FRAME, 0.004, (0.03, 0.004, 0.03), (0, 0)),  # they agree with each other, not with the record
+        (DARK_FRAME, 0.004, (0.004, 0.004, 0.03), (1 / 1.034, 0)),
+        (DARK_FRAME, 0.004, (0.004, 0.006, 0.004), (0.484, 0.484)),  # the record counts, not the result
+        (CLIPPED_FRAME, 1.0, (0.3, 0.3, 0.3), (1 / 2.4, 1 / 2.4)),
+        (CLIPPED_FRAME, 1.0, (0.05, 0.3, 0.3), (0, 1 / 1.4)),  # what is darker was not clipped
+        (CLIPPED_FRAME, 1.0, (0.6, 0.3, 0.3), (0.1235, 0.627)),  # what is brighter may have been
     ],
 )
-def test_neighbours_have_shares_as_far_as_they_agree(
-    tones: tuple[float, float, float], dark: tuple[float, float], bright: tuple[float, float]
+def test_neighbours_have_shares_as_far_as_the_record_says(
+    times: tuple[float, ...],
+    recorded: float,
+    results: tuple[float, ...],
+    expected: tuple[float, float],
 ) -> None:
-    """With each other in the dark, with the frame where that is clipped."""
-    none, all_ = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    for wanted, lacks in ((dark, (all_, none)), (bright, (none, all_))):
-        found = shares_of(flat_tones(*tones), *lacks)
-        expected = (
-            torch.tensor(wanted, dtype=torch.float32)
-            .repeat_interleave(3)
-            .reshape(1, 6, 1, 1)
-            .expand_as(found)
-        )
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    both = shares_of(flat_tones(*tones), all_ / 2, all_ / 2)
-    mean = torch.tensor([dark, bright], dtype=torch.float32).mean(0)
-    torch.testing.assert_close(both[0, ::3, 0, 0], mean, rtol=0, atol=1e-4)
+    coarse = torch.tensor(results).reshape(1, 3, 1, 1, 1).expand(1, 3, 3, 12, 12)
+    codes = torch.full((1, 3, 12, 12), recorded ** (1 / 2.2))
+    found = shares_of(coarse, mu_law(coarse), codes, torch.tensor([times])).reshape(2, 3, 12, 12)
+    wanted = torch.tensor(expected, dtype=torch.float32).reshape(2, 1, 1, 1).expand_as(found)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
+
+
+def test_noise_of_the_record_is_no_difference() -> None:
+    coarse = torch.full((1, 3, 3, 32, 32), 0.004)
+    noise = 1e-3 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    codes = (coarse[:, 1] + noise).clamp(min=0) ** (1 / 2.2)
+    times = torch.tensor([DARK_FRAME])
+    found = shares_of(coarse, mu_law(coarse), codes, times)
+    assert found.median() > 0.4
+    coarse[:, 2] = 0.008
+    found = shares_of(coarse, mu_law(coarse), codes, times)
+    assert found[:, :3].median() > 0.8
+    assert found[:, 3:].median() < 0.1
 
 
 def followed_refiner() -> RefineNet:
@@ -434,14 +443,14 @@ def followed_refiner() -> RefineNet:
     return build("refine", NARROW["refine"] | {"residual": True, "followed": True}).requires_grad_(False)
 
 
-def test_the_followed_form_begins_with_what_neighbours_agree_on() -> None:
-    from hdrmerge.networks.refine import mu_law
-
+def test_the_followed_form_begins_with_what_the_record_confirms() -> None:
     made, given = followed_refiner(), inputs("refine", 2, (16, 16))
+    given["exposures"] = torch.tensor([CLIPPED_FRAME])
     given["coarse"][:, ::2] = given["coarse"][:, 1:2] * 1.02
+    given["frames"] = (given["coarse"] * given["exposures"][:, :, None, None, None]).clamp(max=1) ** (1 / 2.2)
     codes, times = given["frames"][:, 1], given["exposures"]
     tones = mu_law(given["coarse"])
-    shares = shares_of(tones, *lacking(codes, times, 1)).reshape(1, 2, 3, 16, 16)
+    shares = shares_of(given["coarse"], tones, codes, times).reshape(1, 2, 3, 16, 16)
     mended = tones[:, 1] + (shares * (tones[:, ::2] - tones[:, 1:2])).sum(1)
     wanted = compose(well_exposed(codes, times, 1), given["coarse"][:, 1], torch.expm1(mended * SPAN) / MU)
     torch.testing.assert_close(made(**given), wanted, rtol=1e-4, atol=1e-6)
@@ -452,7 +461,9 @@ def test_the_followed_form_begins_with_what_neighbours_agree_on() -> None:
 
 def test_the_followed_form_adds_to_the_shares_of_neighbours() -> None:
     made, given = followed_refiner(), inputs("refine", 2, (16, 16))
-    given["coarse"][:, 0], given["coarse"][:, 1], given["coarse"][:, 2] = 0.5, 0.001, 0.05  # agree on nothing
+    given["exposures"] = torch.tensor([DARK_FRAME])
+    given["frames"][:, 1] = 0.05  # which no result agrees with
+    given["coarse"][:, 0], given["coarse"][:, 1], given["coarse"][:, 2] = 0.5, 0.001, 0.05
     made.last.bias[6:] = 100  # the frame after, in all channels
     mask = well_exposed(given["frames"][:, 1], given["exposures"], 1)
     wanted = compose(mask, given["coarse"][:, 1], given["coarse"][:, 2])
@@ -462,8 +473,6 @@ def test_the_followed_form_adds_to_the_shares_of_neighbours() -> None:
 
 
 def test_mu_law_is_that_of_the_formulas() -> None:
-    from hdrmerge.networks.refine import mu_law
-
     values = np.array([0, 1e-4, 0.01, 1, 3], np.float32)
     np.testing.assert_allclose(mu_law(torch.from_numpy(values)).numpy(), exposure.mu_law(values), atol=1e-6)
 

@@ -50,7 +50,7 @@ from torch.nn import functional
 from ..errors import NetworkError
 from .composition import Single, seen_below
 from .deformable import TAPS, Deformable
-from .flow import pictures_of, planes_of, radiance
+from .flow import GAMMA, pictures_of, planes_of, radiance
 
 MULTIPLE = 8
 SCALES = 3  # of the alignment, from half size on
@@ -59,7 +59,12 @@ SUBSTITUTE_LOW = 0.40
 SAME = 2**0.25  # a quarter of a stop: exposures closer than that count as the same
 MU = 5000.0
 SPAN = math.log1p(MU)
-PAIR, SINGLE = (3, 0.04), (5, 0.02)  # window [px] and difference of tones of which e^-1 is left
+DARK, BRIGHT = (0.034, 0.014, 0.07), (0.4, 0.04, 0.05)
+"""Where a frame is too dark, and where too bright: the weight of its own result; as shares of what was
+recorded, and in mu-law codes, the differences to a neighbour of which e^-1 is left."""
+
+NOISE = 1.6e-4  # beside that share, of linear values, 1.0 = clipping
+RECORDED, ALIKE = 3, 9  # [px] windows that these differences are means over
 GENTLE = 0.1  # of what the followed form says: it begins near the truth, and first steps are long
 OFFSET = 4  # [px of its scale] as long as an offset may be for `halo` to hold
 
@@ -289,7 +294,7 @@ class RefineNet(nn.Module):
         found = self.last(self._end(own.full, x, seen))
         if self.followed:
             found = GENTLE * found
-            taken = (shares_of(tones, *lacking(codes, exposures, 1)) + torch.tanh(found[:, 3:])) * differences
+            taken = (shares_of(coarse, tones, codes, exposures) + torch.tanh(found[:, 3:])) * differences
             found = found[:, :3] + taken[:, :3] + taken[:, 3:]
         if self.residual:
             return torch.expm1((tones[:, 1] + found) * SPAN) / MU
@@ -345,26 +350,40 @@ def lacking(
     return dark * (1 - above), bright * (1 - below)
 
 
-def shares_of(tones: Tensor, dark: Tensor, bright: Tensor) -> Tensor:
-    """Return how much of two neighbours goes into a frame, (B, 6, H, W), in mu-law ``tones`` (B, 3, 3, H, W).
+def shares_of(coarse: Tensor, tones: Tensor, codes: Tensor, exposures: Tensor) -> Tensor:
+    """Return how much of two neighbours goes into a frame, (B, 6, H, W), where it is not well exposed.
 
-    Where it is too ``dark`` they know better, if they agree with each other: half of each. Where it is too
-    ``bright``, and what moved is hard to follow, each counts like the frame as far as it agrees with it.
+    ``coarse`` (B, 3, 3, H, W) are the results, ``tones`` the same as mu-law codes, ``codes`` (B, 3, H, W) the
+    frame's photograph. A neighbour's weight is how well it agrees with what the frame recorded, noisy or
+    clipped as that is, times how much it is like the frame's own result, whose weight is the rest: little
+    where it is dark, since neighbours were exposed longer.
     """
-    before, own, after = tones.unbind(1)
-    pair = alike(before, after, *PAIR) / 2
-    one, two = alike(before, own, *SINGLE), alike(after, own, *SINGLE)
-    total = 1 + one + two
+    dark, bright = lacking(codes, exposures, 1)
     lacks = (dark + bright).clamp(min=1e-6)
-    found = [(dark * pair + bright * single / total) / lacks for single in (one, two)]
-    return torch.cat(found, 1)
+    times = exposures[:, 1, None, None, None]
+    recorded = codes**GAMMA
+    differences, levels, unlike = [], [], []
+    for frame in (0, 2):
+        seen = (coarse[:, frame] * times).clamp(max=1)
+        differences.append(mean_of(seen - recorded, RECORDED).abs())
+        levels.append(mean_of(torch.maximum(seen, recorded), RECORDED))
+        distance = mean_of((tones[:, frame] - tones[:, 1]).abs(), ALIKE)
+        unlike.append(distance.amax(1, keepdim=True))
+    found = []
+    for own, share, apart in (DARK, BRIGHT):
+        weights = [
+            torch.exp(-(wrong / (NOISE + share * level)).amax(1, keepdim=True) - other / apart)
+            for wrong, level, other in zip(differences, levels, unlike, strict=True)
+        ]
+        total = own + weights[0] + weights[1]
+        found.append([weight / total for weight in weights])
+    shares = [(dark * one + bright * other) / lacks for one, other in zip(*found, strict=True)]
+    return torch.cat(shares, 1)
 
 
-def alike(one: Tensor, other: Tensor, window: int, apart: float) -> Tensor:
-    """Say how much two pictures show the same, (B, 1, H, W) in [0, 1], by means over a ``window`` [px]."""
-    size = window // 2
-    means = functional.avg_pool2d((one - other).abs(), window, 1, size, count_include_pad=False)
-    return torch.exp(-(means.amax(1, keepdim=True) / apart).square())
+def mean_of(picture: Tensor, window: int) -> Tensor:
+    """Return means over ``window`` x ``window`` pixels, those inside of the picture."""
+    return functional.avg_pool2d(picture, window, 1, window // 2, count_include_pad=False)
 
 
 def compose(mask: Tensor, coarse: Tensor, painted: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from .batches import Batch
 from .discriminator import Discriminator, discriminator_loss, generator_loss
 from .lesson import Axes, ExampleLesson, Recipe, fill, placed
 from .losses import compress, expand
+from .precision import mixed
 
 COVER, STOPS = 4, 8  # planes of `entrust.FRAME_PLANES`: 0 where a frame ends; log2 of its exposure, / 8
 GATE = 6  # that of `entrust.REFERENCE_PLANES` that says how far a network may act
@@ -61,7 +62,7 @@ class HdrGanRecipe(Recipe):
             f"Adam, rate {self.rate:g}, warm-up and cosine over {self.budget:.0f} s; {judged}; {normalised}"
             f"{mended}batches of {self.batch} patches of {self.size} px; L1 of mu-law values of both "
             f"outputs, and {self.gate_weight:g} of it where the gate is open; "
-            f"mean of weights over {1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+            f"mean of weights over {1 / (1 - self.average):.0f} steps; seed {self.seed}"
         )
 
 
@@ -127,7 +128,7 @@ class HdrGanLesson(ExampleLesson):
         self.steps += 1
         if self.trusted is None or self.steps % 2:
             return classical(batch.reference, batch.frames)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.no_grad(), mixed(self.device):
             _, correction, blend = self.trusted.judge(batch.reference, batch.frames)  # type: ignore[operator]
         merged: Tensor = (blend + correction).float()
         return merged
@@ -154,7 +155,7 @@ class HdrGanLesson(ExampleLesson):
         ``merged`` are mu-law codes (B, 3, H, W) relative to the reference, of the classical merge.
         """
         also = [three.target(merged)] if network.residual else []
-        with torch.autocast(three.reference.device.type, torch.bfloat16):
+        with mixed(three.reference.device):
             outputs = network.both(three.low, three.reference, three.high, *also)  # type: ignore[operator]
         return [output.float() for output in outputs]
 

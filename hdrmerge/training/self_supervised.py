@@ -24,6 +24,7 @@ from .batches import read_ahead
 from .lesson import Axes, Lesson, Recipe
 from .losses import compress
 from .pairs import SUBSETS, Pair, Subset
+from .precision import mixed
 from .pseudo_labels import REFERENCE, fuse
 from .reexposure import decode
 from .validate import Scores, finite_mean
@@ -65,7 +66,7 @@ class SelfSupervisedRecipe(Recipe):
             f"Adam, rate {self.rate:g}, a tenth from 70 % and a hundredth from 95 % of {self.budget:.0f} s; "
             f"batches of {self.batch} patches of {self.size} px of {', '.join(self.subsets)}; L1 of linear "
             f"values + {self.alpha:g} L1 of mu-law values; mean of weights over "
-            f"{1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+            f"{1 / (1 - self.average):.0f} steps; seed {self.seed}"
         )
 
 
@@ -137,7 +138,7 @@ class SelfSupervisedLesson(Lesson[Pairs, Triplets, Pair]):
 
     @staticmethod
     def _radiance(network: nn.Module, batch: Triplets) -> Tensor:
-        with torch.autocast(batch.frames.device.type, torch.bfloat16):
+        with mixed(batch.frames.device):
             found: Tensor = network(batch.frames, batch.masked, batch.linear)
         return found.float()
 

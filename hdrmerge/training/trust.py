@@ -14,6 +14,7 @@ from ..networks.trust import mix
 from .batches import Batch
 from .lesson import Axes, ExampleLesson, Recipe
 from .losses import log_error, regions_of
+from .precision import mixed
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TrustRecipe(Recipe):
             f"AdamW, rate {self.rate:g}, warm-up and cosine over {self.budget:.0f} s; "
             f"batches of {self.batch} patches of {self.size} px; log MSE + log MAE / 2 of mu-law values "
             f"where the gate is open, more where something moved, and {self.blend_weight:g} of the blend "
-            f"alone; mean of weights over {1 / (1 - self.average):.0f} steps; bfloat16; seed {self.seed}"
+            f"alone; mean of weights over {1 / (1 - self.average):.0f} steps; seed {self.seed}"
             + (f"; {self.stay:.0%} of the way back to the weights it started from" if self.stay else "")
         )
 
@@ -70,7 +71,7 @@ class TrustLesson(ExampleLesson):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
-        with torch.autocast(batch.reference.device.type, torch.bfloat16):
+        with mixed(batch.reference.device):
             _, correction, blend = self.network.judge(batch.reference, batch.frames)  # type: ignore[operator]
         code, blend = (blend + correction).float(), blend.float()
         masks = regions_of(batch.reference[:, 6:7], batch.moving, batch.saturated)
@@ -80,7 +81,7 @@ class TrustLesson(ExampleLesson):
         return loss
 
     def results(self, mean: nn.Module, reference: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(reference.device.type, torch.bfloat16):
+        with mixed(reference.device):
             _, correction, blend = mean.judge(reference, frames)  # type: ignore[operator]
         classical, _ = mix(reference, frames, frames[:, :, 7:8])
         codes = (reference[:, :3], classical, blend, blend + correction)

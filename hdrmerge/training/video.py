@@ -18,8 +18,10 @@ Units: within, radiance 1.0 is where the shortest exposure clips.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
@@ -39,6 +41,7 @@ from .clips import Filmed, photographed
 from .lesson import Axes, Lesson, Recipe, fill, placed
 from .losses import compress, log_error
 from .perceptual import perceptual
+from .precision import mixed
 from .validate import Scores, finite_mean
 from .windows import BORDER, Windows, middle_of
 
@@ -65,6 +68,7 @@ TONES = 0.7  # logarithm of the largest power that codes of the reference are ra
 NOISE = (1e-4, 1e-3)  # of linear light, 1.0 = clipping, in all frames but those exposed longest
 NOISY = 0.9  # share of the patches with noise while the coarse network is alone, all of it the larger
 LEAST_PAINTED = 0.01  # share of a batch
+REPEATS, KEPT = 4, 32  # times a batch is refined, turned; of so many that what coarse makes of them is known
 READERS = 8  # threads that cut patches out of clips, where a GPU learns from them
 KNOWN = 0.998  # of the radiance at which the shortest exposure clips
 SCORED_NOISE = 1e-3
@@ -120,7 +124,7 @@ class VideoRecipe(Recipe):
         return (
             f"Adam, rate {self.rate:g}, {drops} of {self.budget:.0f} s; batches of {self.batch} patches of "
             f"{self.size} px, {self.exposures} exposures; {loss}; mean of weights over "
-            f"{1 / (1 - self.average):.0f} steps; gradients of norm {STEEPEST:g} at most; bfloat16; "
+            f"{1 / (1 - self.average):.0f} steps; gradients of norm {STEEPEST:g} at most; "
             f"seed {self.seed}"
         )
 
@@ -191,7 +195,9 @@ class Takes:
     """A batch: ``radiance`` (B, N, 3, H, W), half floats, and ``exposures`` (B, N), shortest of all is 1.
 
     ``noise`` (B, N) is that of linear light in each frame. Codes are made of it on the device, unless frames
-    are followed: then there are ``codes`` (B, N, 3, H, W) and ``windows``.
+    are followed: then there are ``codes`` (B, N, 3, H, W) and ``windows``. Where it is known already,
+    ``results`` (B, 3, 3, H, W) are what a coarse network made of three frames, followed to the middle one, as
+    are their codes then.
     """
 
     radiance: Tensor
@@ -199,6 +205,7 @@ class Takes:
     noise: Tensor
     codes: Tensor | None = None
     windows: Windows | None = None
+    results: Tensor | None = None
 
     def to(self, device: torch.device) -> Takes:
         values = (getattr(self, name) for name in self.__dataclass_fields__)
@@ -217,6 +224,19 @@ class Takes:
         seen = Windows.of(codes, self.exposures.tolist(), count, windows, still)
         radiance, codes = middle_of(self.radiance, size), middle_of(codes, size)
         return Takes(radiance, self.exposures, self.noise, codes, seen.cut(size))
+
+    def turned(self, rng: np.random.Generator) -> Takes:
+        """Return pictures turned by a random multiple of 90 degrees, and mirrored or not; without windows."""
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+
+        def turn(planes: Tensor | None) -> Tensor | None:
+            if planes is None:
+                return None
+            found = torch.rot90(planes, turns, (-2, -1))
+            return (found.flip(-1) if mirrored else found).contiguous()
+
+        pictures = {name: turn(getattr(self, name)) for name in ("radiance", "codes", "results")}
+        return replace(self, windows=None, **pictures)  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, samples: Sequence[Filmed], noise: Sequence[float]) -> Takes:
@@ -321,7 +341,7 @@ class VideoLesson(Lesson[ClipSource, Takes, Filmed]):
         windows = self._windows[sample].to(device) if self.followed else None
         own = codes[:, middle] ** 2.2 / sample.exposures[middle]
         flow = torch.from_numpy(np.moveaxis(self._by_flow[sample], -1, 0)[None])
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             found = self.results(mean, codes.to(device), takes.exposures.to(device), windows)
         rows = {"reference": own, "flow": flow, **found, "truth": takes.radiance[:, middle]}
         return {name: radiance.float().cpu().clamp(0, 1) for name, radiance in rows.items()}
@@ -395,7 +415,7 @@ class CoarseLesson(VideoLesson):
         first, *beside = (codes,) if seen is None else (planes[:, 0] for planes in seen.shown())
         frames = first.clone()
         frames[:, middle] = self._in_other_tones(clean)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed(self.device):
             found = self.network(frames, *beside, batch.exposures, clean).float()
         truth = batch.radiance[:, middle]
         loss = error(found, truth) if seen is None else decibels(found, truth)
@@ -488,23 +508,43 @@ class RefineLesson(VideoLesson):
     def frames(self) -> int:
         return 2 * self.recipe.exposures + 1
 
+    def batches(self, source: ClipSource, rng: np.random.Generator) -> Generator[Takes, None, None]:
+        """Yield batches, each `REPEATS` times, turned, among others: making results takes longest."""
+        kept: deque[Takes] = deque(maxlen=KEPT)
+        with closing(super().batches(source, rng)) as fresh:
+            for batch in fresh:
+                kept.append(self.made(batch))
+                yield kept[-1]
+                for _ in range(REPEATS - 1):
+                    yield kept[int(rng.integers(len(kept)))].turned(rng)
+
+    def made(self, batch: Takes) -> Takes:
+        """Return the three frames in the middle of a batch, with what the coarse network makes of them."""
+        codes = batch.photographed(self.random)
+        with mixed(self.device):
+            results = self.coarse_of(self.coarse, codes, batch.exposures, batch.windows)
+        at = middle_three(codes)
+        results, frames = self._followed(results, codes[:, at])
+        planes = batch.radiance[:, at], batch.exposures[:, at], batch.noise[:, at]
+        return Takes(*planes, codes=frames, results=results.float())
+
     def step(self, batch: Takes, progress: float) -> float:
         return self._learn(self.loss(batch), self.optimizer)
 
     def loss(self, batch: Takes) -> Tensor:
-        codes = batch.photographed(self.random)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            coarse = self.coarse_of(self.coarse, codes, batch.exposures, batch.windows)
-            found = self._refined(self.network, coarse, codes, batch.exposures, batch.windows).float()
-        middle = codes.shape[1] // 2
-        truth = batch.radiance[:, middle].float()
+        seen = batch if batch.results is not None else self.made(batch)
+        assert seen.results is not None
+        assert seen.codes is not None
+        with mixed(self.device):
+            found = cast(RefineNet, self.network)(seen.results, seen.codes, seen.exposures).float()
+        truth = seen.radiance[:, 1].float()
         if self.by_decibels:
             loss = decibels(found, truth)
         else:
-            mask = well_exposed(codes[:, middle], batch.exposures, middle)
+            mask = well_exposed(seen.codes[:, 1], seen.exposures, 1)
             loss = error(found, truth) / (1 - mask).mean().clamp(min=LEAST_PAINTED)
         if self.likeness is not None:
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with mixed(self.device):
                 pair = (compress(radiance.clamp(0, 1)) for radiance in (found, truth))
                 loss = loss + self.recipe.perceptual * self.likeness(*pair)
         return loss
@@ -522,22 +562,17 @@ class RefineLesson(VideoLesson):
             found = network(*(planes.transpose(0, 1).flatten(0, 1) for planes in windows.shown()), times)
         return torch.stack(found.chunk(3), 1)
 
-    def _refined(
-        self, network: nn.Module, coarse: Tensor, codes: Tensor, exposures: Tensor, windows: Windows | None
-    ) -> Tensor:
-        first = codes.shape[1] // 2 - 1
-        at = slice(first, first + 3)
-        frames = codes[:, at]
-        if self.recipe.config.get("followed"):
-            coarse, frames = followed_results(coarse, frames)
-        found: Tensor = cast(RefineNet, network)(coarse, frames, exposures[:, at])
-        return found
+    def _followed(self, results: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return results and frames (B, 3, 3, H, W) as the network takes them."""
+        return followed_results(results, frames) if self.recipe.config.get("followed") else (results, frames)
 
     def results(
         self, mean: nn.Module, codes: Tensor, exposures: Tensor, windows: Windows | None
     ) -> dict[str, Tensor]:
+        at = middle_three(codes)
         coarse = self.coarse_of(self._judged(), codes, exposures, windows)
-        return {"coarse": coarse[:, 1], "refined": self._refined(mean, coarse, codes, exposures, windows)}
+        refined = mean(*self._followed(coarse, codes[:, at]), exposures[:, at])
+        return {"coarse": coarse[:, 1], "refined": refined}
 
     def _judged(self) -> nn.Module:
         """Return the coarse network that scores are taken with."""
@@ -567,6 +602,10 @@ class JointLesson(RefineLesson):
         super().__init__(recipe, device, init)
         self.coarse_mean = copy.deepcopy(self.coarse)
         self.networks |= {"coarse": self.coarse, "coarse_mean": self.coarse_mean}
+
+    def batches(self, source: ClipSource, rng: np.random.Generator) -> Generator[Takes, None, None]:
+        """Yield batches, each once: what the coarse network makes of them changes."""
+        return VideoLesson.batches(self, source, rng)
 
     def _given(self) -> CoarseNet:
         return super()._given().requires_grad_(True)
@@ -619,6 +658,12 @@ def decibels(found: Tensor, truth: Tensor) -> Tensor:
     true = truth.float().clamp(0, 1)
     whole = torch.ones_like(true[:, :1])
     return log_error(compress(found.clamp(min=0)), compress(true), whole, true.new_ones(len(true)))
+
+
+def middle_three(frames: Tensor) -> slice:
+    """Return where of frames (B, N, ...) the three in the middle are."""
+    first = frames.shape[1] // 2 - 1
+    return slice(first, first + 3)
 
 
 def followed_results(results: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from .batches import read_ahead
 from .exposures import Exposures, ExposureSource
 from .lesson import Axes, Lesson, Recipe
 from .perceptual import luma, perceptual
+from .precision import mixed
 from .validate import Scores, finite_mean
 
 NARROW: Mapping[str, Any] = {"width": 8, "deepest": 4, "residual": True, "activation": "relu"}
@@ -82,7 +83,7 @@ class VirtualBracketRecipe(Recipe):
             f"{self.reconstruction:g} L1{masked}{lost} + {self.perceptual:g} {likeness} + "
             f"{self.variation:g} total variation; mean of weights over {1 / (1 - self.average):.0f} steps; "
             f"normalised by statistics that stay from {self.settled:.0%} on; "
-            f"bfloat16; seed {self.seed}"
+            f"seed {self.seed}"
         )
 
 
@@ -164,7 +165,7 @@ class VirtualBracketLesson(Lesson[ExposureSource, Couples, Exposures]):
         count = len(batch.ev)
         some = min(max(round(self.recipe.longer * count), LEAST), count)  # whose longer one is painted
         upwards = torch.where(torch.arange(count, device=self.device) < some, batch.ev, 0.0)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed(self.device):
             encoded, frames = cast(VirtualBracket, self.network).parts(
                 torch.cat([batch.short, batch.given]), torch.cat([upwards, -batch.ev])
             )
@@ -178,7 +179,7 @@ class VirtualBracketLesson(Lesson[ExposureSource, Couples, Exposures]):
             mask = well_exposed(wanted) if self.recipe.masked else torch.ones_like(untold)
             wrong = mask * (painted - wanted).abs()
             error = error + wrong.mean() + self.recipe.lost * mean_in(wrong, untold)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with mixed(self.device):
                 alike = alike + self.likeness(mask * painted, mask * wanted)
             varied = varied + variation(painted) / len(painted)
         return {
@@ -219,7 +220,7 @@ class VirtualBracketLesson(Lesson[ExposureSource, Couples, Exposures]):
         device = next(mean.parameters()).device
         given = _planes(np.stack([believed(np.moveaxis(one.numpy(), 0, -1)) for one in photo])).to(device)
         photo, ev = photo.to(device), torch.tensor(stops, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             painted = mean(given, ev)
         return {"arithmetic": reexposed(photo, ev.reshape(-1, 1, 1, 1)), "network": painted.float()}
 
