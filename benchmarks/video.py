@@ -30,6 +30,7 @@ from hdrmerge.dataset import read_scene
 from hdrmerge.exposure import Array, Float, Mask
 from hdrmerge.flowmerge import in_line, merge_by_flow, merge_in_line, reference_alone, similarities
 from hdrmerge.followed import follow, follow_results
+from hdrmerge.inbetween import merge_in_between
 from hdrmerge.infer import Engine, open_engine
 from hdrmerge.metrics import flicker_mu, psnr_mu
 from hdrmerge.scene import Matrix
@@ -108,6 +109,7 @@ class Methods:
             "reference": reference_alone(frames, exposures),
             "similarity": self._timed("similarity", merge_in_line, frames, exposures, None, matrices),
             "flow": self._timed("flow", merge_by_flow, frames, exposures, None, matrices),
+            "in between": self._timed("in between", self._in_between, frames, exposures, matrices),
             "fine flow": self._timed("fine flow", merge_by_flow, frames, exposures, None, matrices, True),
         }
         if self.coarse is not None:
@@ -115,6 +117,14 @@ class Methods:
         if self.coarse is not None and self.refine is not None:
             found["refined"] = self._refined(frame)
         return found
+
+    def _in_between(
+        self, frames: Sequence[Float], exposures: Sequence[float], matrices: Sequence[Matrix]
+    ) -> Float:
+        """Return what ``hdrmerge video --method flow`` makes of frames."""
+        middle = self.count - 1
+        pairs = [(first, first + self.count) for first in range(middle)]
+        return merge_in_between(frames, exposures, range(len(frames)), middle, pairs, matrices)
 
     def _coarse(self, frame: int) -> Float:
         if frame not in self.made:

@@ -39,6 +39,13 @@ SMOOTHNESS = 60.0  # weight of smoothness in the refinement of DIS, by default 2
 FINE_SMOOTHNESS = (15.0, 5.0)  # the same of a fine flow: to longer exposures, and to shorter ones
 FINE_STEPS = 50  # of its descent, by default 25
 
+RECORD_NOISE = 5e-4  # of means of 3 x 3 pixels, 1.0 = clipping: the noise of a frame, as `confirmation` asks
+RECORD_SHARES = (0.005, 0.03)  # of what is seen: may differ besides, in a longer exposure and a shorter one
+USUAL_DIFFERENCE = 0.8  # median of differences between frames in line, in units of what is expected
+CONFIRMED = 32.0  # ratio of exposures up to which a record says so much
+SAMPLED = 100_000  # pixels that the median is taken of
+LARGEST_DIFFERENCE = 8.0  # of such medians, beside the usual one: what is left is motion
+
 
 # --- the three ways -------------------------------------------------------------------------------
 
@@ -273,6 +280,37 @@ def agreement(reference: Float, other: Float, ratio: float) -> Float:
     """
     one, two = (cv2.blur(codes, (3, 3)) for codes in alike(reference, other, ratio))
     return 1 - smoothstep(*DIFFERENT, np.abs(one - two).max(axis=-1))
+
+
+def belief(reference: Float, other: Float, ratio: float) -> Float:
+    """Say how far a frame in line may be believed, (H, W) in [0, 1], finer than `agreement` alone.
+
+    Besides, the reference's record has to confirm what the other frame shows: of two neighbours that hardly
+    differ the one that is followed better counts more. Exposures further apart than `CONFIRMED` have too
+    little in common for that.
+    """
+    alike = agreement(reference, other, ratio)
+    if max(ratio, 1 / ratio) > CONFIRMED:
+        return alike
+    return alike * confirmation(reference, other, ratio)
+
+
+def confirmation(reference: Float, other: Float, ratio: float) -> Float:
+    """Say how far what a frame shows is what the reference recorded, (H, W) in [0, 1].
+
+    In linear light, means over 3 x 3 pixels: e^-1 is left of a difference as large as noise and a small share
+    of what is seen. If most pixels differ by more, frames are noisier, or their exposures others than
+    stated, and as much more is expected.
+    """
+    most = np.float32(min(1.0, 1 / ratio))  # where the longer exposure clips
+    own, seen = (np.minimum(radiance(*one), most) for one in ((reference, 1.0), (other, ratio)))
+    level = cv2.blur(np.maximum(own, seen), (3, 3)) * np.float32(RECORD_SHARES[ratio < 1])
+    wrong = np.abs(cv2.blur(own - seen, (3, 3))) / (level + np.float32(RECORD_NOISE * np.hypot(1, 1 / ratio)))
+    wrong = wrong.max(axis=-1)
+    told = wrong[own.min(axis=-1) < NEARLY_CLIPPED * most]
+    usual = float(np.median(told[:: max(len(told) // SAMPLED, 1)])) if len(told) else 0.0
+    expected = np.float32(np.clip(usual / USUAL_DIFFERENCE, 1.0, LARGEST_DIFFERENCE))
+    return np.asarray(np.exp(-wrong / expected), np.float32)
 
 
 # --- resampling -----------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from .exposure import Float, smoothstep
 from .flowmerge import (
     Matrix,
     agreement,
+    belief,
     dis_flow,
     fetched,
     flow_pictures,
@@ -66,7 +67,7 @@ def merge_in_between(
         ratios = [exposures[k] / exposures[reference] for k in pair]
         for k, seen, ratio in zip(pair, lined, ratios, strict=True):
             found[k], inside = fetched(frames[k], flow_to(own, seen, ratio), matrices[k])
-            trust[k] = agreement(own, found[k], ratio) * inside
+            trust[k] = belief(own, found[k], ratio) * inside
         dark, black = darkness(own, min(ratios))
         if min(ratios) <= LONGER or not dark.any():
             continue

@@ -11,8 +11,11 @@ import pytest
 from hdrmerge import flowmerge
 from hdrmerge.exposure import mu_law
 from hdrmerge.flowmerge import (
+    CONFIRMED,
     LAST_RESORT,
     agreement,
+    belief,
+    confirmation,
     fetched,
     flow_to,
     in_line,
@@ -233,6 +236,50 @@ def test_noise_is_no_difference() -> None:
     view = np.full((64, 64, 3), 0.004, np.float32)
     found = agreement(recorded(view, 1, 1e-3), recorded(view, 8), 8)
     assert found.mean() > 0.9
+
+
+def photographed(light: float, exposure: float, noise: float = 1e-3, seed: int = 0) -> np.ndarray:
+    """Return codes of a grey wall, (64, 64, 3)."""
+    return recorded(np.full((64, 64, 3), light, np.float32), exposure, noise, seed)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1.0, 8.0), (8.0, 1.0), (4.0, 4.0)])
+@pytest.mark.parametrize("light", [0.002, 0.02, 0.1])
+def test_a_record_confirms_what_is_the_same(one: float, other: float, light: float) -> None:
+    own, seen = photographed(light, one), photographed(light, other, seed=1)
+    known = confirmation(own, seen, other / one)
+    assert known.mean() > 0.35  # e^-0.8 of noise is usual
+    seen[:16] = photographed(light * 1.3, other, seed=1)[:16]
+    unlike = confirmation(own, seen, other / one)
+    assert unlike[:15].mean() < (0.7 if light < 0.01 else 0.3) * known[:15].mean()
+
+
+def test_what_is_clipped_confirms_what_is_as_bright() -> None:
+    white = np.ones((16, 16, 3), np.float32)
+    assert (confirmation(white, np.full_like(white, 0.6), 1 / 8) == 1).all()
+    assert confirmation(white, np.full_like(white, 0.3), 1 / 8).max() < 1e-3
+
+
+def test_frames_that_differ_all_over_are_believed_as_far_as_they_do() -> None:
+    """Noise, or an exposure that is not as stated, is no motion; motion beside it still is."""
+    own, seen = photographed(0.05, 1, 8e-3), photographed(0.05, 8, seed=1)
+    assert confirmation(own, seen, 8).mean() > 0.35
+    own, seen = photographed(0.05, 1), photographed(0.05 * 1.04, 8, seed=1)
+    seen[:16] = photographed(0.09, 8, seed=1)[:16]
+    found = confirmation(own, seen, 8)
+    assert found[17:].mean() > 0.35
+    assert found[:15].max() < 0.05
+
+
+def test_belief_asks_the_record_where_exposures_are_near_enough() -> None:
+    own, seen = photographed(0.02, 1), photographed(0.02, 8, seed=1)
+    seen[:32] = photographed(0.02 * 1.2, 8, seed=1)[:32]
+    alike, known = agreement(own, seen, 8), confirmation(own, seen, 8)
+    assert 0 < alike[:31].mean() < 1  # else this says nothing
+    np.testing.assert_array_equal(belief(own, seen, 8), alike * known)
+    own, seen = photographed(0.002, 1), photographed(0.002, CONFIRMED * 2, seed=1)
+    np.testing.assert_array_equal(belief(own, seen, CONFIRMED * 2), agreement(own, seen, CONFIRMED * 2))
+    np.testing.assert_array_equal(belief(seen, own, 0.5 / CONFIRMED), agreement(seen, own, 0.5 / CONFIRMED))
 
 
 # ------------------------------------------------------------------------------------------- the three

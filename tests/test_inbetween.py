@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hdrmerge.flowmerge import merge_by_flow, radiance
+from hdrmerge import inbetween
+from hdrmerge.flowmerge import agreement, merge_by_flow, radiance
 from hdrmerge.inbetween import darkness, merge_in_between
 from hdrmerge.scene import ramp_scene
 
@@ -73,7 +74,8 @@ def test_where_neighbours_disagree_there_is_no_hole() -> None:
     np.testing.assert_allclose(lone, radiance(beside[0], RATIO), rtol=0.02)
 
 
-def test_elsewhere_it_is_the_merge_by_flow() -> None:
+def test_elsewhere_it_is_the_merge_by_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbetween, "belief", agreement)
     light = [0.1 + one for one in pan(2)]
     for exposures in ((1.0, 4.0, 1.0), (4.0, 1.0, 4.0)):  # shorter neighbours; and nothing dark
         frames = [crushed(one, t) for one, t in zip(light, exposures, strict=True)]
