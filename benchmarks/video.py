@@ -29,7 +29,7 @@ from hdrmerge.coarsetofine import planes
 from hdrmerge.dataset import read_scene
 from hdrmerge.exposure import Array, Float, Mask
 from hdrmerge.flowmerge import in_line, merge_by_flow, merge_in_line, reference_alone, similarities
-from hdrmerge.followed import follow, follow_results
+from hdrmerge.followed import follow, follow_results, lit
 from hdrmerge.inbetween import merge_in_between
 from hdrmerge.infer import Engine, open_engine
 from hdrmerge.metrics import flicker_mu, psnr_mu
@@ -132,14 +132,19 @@ class Methods:
             frames = self.clip.codes[at]
             exposures, matrices = self.clip.exposures[at], similarities(frames, self.count - 1)
             if self.coarse is not None and self.coarse.card["config"].get("followed"):
-                seen = self._timed("coarse", follow, frames, exposures, None, matrices).pictures()
+                known = self._timed("coarse", follow, frames, exposures, None, matrices)
+                found = self._run("coarse", self.coarse, self._inputs(known.pictures(), exposures))
+                self.made[frame] = self._timed("coarse", lit, known, exposures, found)
             else:
                 lined = [in_line(codes, m)[0] for codes, m in zip(frames, matrices, strict=True)]
-                seen = {"frames": lined}
-            inputs = {name: planes(pictures) for name, pictures in seen.items()}
-            inputs["exposures"] = times(exposures)
-            self.made[frame] = self._run("coarse", self.coarse, inputs)
+                self.made[frame] = self._run(
+                    "coarse", self.coarse, self._inputs({"frames": lined}, exposures)
+                )
         return self.made[frame]
+
+    @staticmethod
+    def _inputs(pictures: Mapping[str, Sequence[Float]], exposures: Sequence[float]) -> dict[str, Array]:
+        return {**{name: planes(some) for name, some in pictures.items()}, "exposures": times(exposures)}
 
     def _refined(self, frame: int) -> Float:
         at = slice(frame - 1, frame + 2)
@@ -151,11 +156,7 @@ class Methods:
         else:
             coarse = [in_line(one, m)[0] for one, m in zip(coarse, matrices, strict=True)]
             frames = [in_line(one, m)[0] for one, m in zip(frames, matrices, strict=True)]
-        inputs = {
-            "coarse": planes(coarse),
-            "frames": planes(frames),
-            "exposures": times(self.clip.exposures[at]),
-        }
+        inputs = self._inputs({"coarse": coarse, "frames": frames}, self.clip.exposures[at])
         return self._run("refined", self.refine, inputs)
 
     def _run(self, name: str, engine: Engine | None, inputs: dict[str, Array]) -> Float:

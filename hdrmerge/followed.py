@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .exposure import Float, mu_law, mu_law_inverse
+from .exposure import Float, mu_law, mu_law_inverse, smoothstep
 from .flowmerge import (
     Matrix,
     agreement,
@@ -32,10 +32,16 @@ from .flowmerge import (
     led_on,
     shares_of,
     similarities,
+    weighted,
 )
-from .inbetween import flows_between
+from .inbetween import LEAST, LONGER, darkness, flows_between
 
 RESULT_SMOOTHNESS = 20.0  # of the flow between results
+MISSED = (0.006, 0.012)  # linear light, 1.0 = clipping, from which on, and up to which, a record may be black
+LESS = (
+    0.05,
+    0.15,
+)  # mu-law codes from which on, and up to which, a result lacks light that neighbours agree on
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +100,36 @@ def follow(
     shares = shares_of(found, exposures, trust, middle, by_channel=True)
     beside = sorted(led)
     return Followed(found, [between[k] for k in beside], shares, [led[k] for k in beside])
+
+
+def lit(followed: Followed, exposures: Sequence[float], found: Float) -> Float:
+    """Return a result (H, W, 3) with what neighbours show in between where the reference is black.
+
+    ``found`` is radiance of `networks.coarse`. It learned from cameras that record light down to their noise;
+    curves of others end in black before, and what is black there agrees with nothing: holes are left. They
+    are filled, each channel by itself, where the record is black, and where it is dark and neighbours agree
+    on more light than was found; but not with more than the record can have missed.
+    """
+    middle = len(followed.frames) // 2
+    own, longest = exposures[middle], max(exposures)
+    channels = np.dsplit(followed.frames[middle], 3)
+    dark, black = (
+        np.dstack(some) for some in zip(*(darkness(c, longest / own) for c in channels), strict=True)
+    )
+    if longest <= own * LONGER or not dark.any():
+        return found
+    seen = [*followed.between[:middle], followed.frames[middle], *followed.between[middle:]]
+    trust = [np.zeros(dark.shape[:2], np.float32)] * len(seen)
+    for one in range(middle):
+        other = one + middle + 1
+        if min(exposures[one], exposures[other]) > own * LONGER:
+            alike = agreement(seen[one], seen[other], exposures[other] / exposures[one])
+            trust[one] = trust[other] = np.maximum(alike, np.float32(LEAST))
+    told = weighted(seen, exposures, trust, middle)
+    less = smoothstep(*LESS, mu_law(told) - mu_law(found))
+    share = np.maximum(black, dark * np.max(trust, axis=0)[..., None] * less)
+    share = share * (1 - smoothstep(*MISSED, told * np.float32(own)))
+    return np.asarray(found + share * (told - found), np.float32)
 
 
 def follow_results(

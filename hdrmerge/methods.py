@@ -18,7 +18,7 @@ from .bracket import Shot
 from .coarsetofine import ROLES, Network, Role, is_released, open_role
 from .exposure import Float
 from .flowmerge import in_line, merge_in_line, reference_alone
-from .followed import follow, follow_results
+from .followed import Followed, follow, follow_results, lit
 from .inbetween import merge_in_between
 from .infer import engines
 from .vicinity import Vicinity
@@ -169,15 +169,16 @@ class _Networks:
             exposures = [float(self.vicinity.exposures[k]) for k in window]
             coarse = self.networks["coarse"]
             if coarse.followed:
-                pictures = self._followed(number, window, exposures)
+                known = self._followed(number, window, exposures)
+                self.made[number] = lit(known, exposures, coarse.run(known.pictures(), exposures))
             else:
                 pictures = {"frames": self.vicinity.in_line(number, window)}
-            self.made[number] = coarse.run(pictures, exposures)
+                self.made[number] = coarse.run(pictures, exposures)
         return self.made[number]
 
-    def _followed(self, number: int, window: list[int], exposures: list[float]) -> dict[str, list[Float]]:
-        """Return what is known around a frame, by the names of the network's inputs."""
+    def _followed(self, number: int, window: list[int], exposures: list[float]) -> Followed:
+        """Return what is known around a frame."""
         around = self.vicinity
         codes = [around[k].codes for k in window]
         moments = [float(around.footage.times[k]) for k in window]
-        return follow(codes, exposures, moments, around.similarities(number, window)).pictures()
+        return follow(codes, exposures, moments, around.similarities(number, window))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_flowmerge import codes_of, moved, scene, still  # noqa: F401, fixtures
+from test_flowmerge import codes_of, moved, recorded, scene, still  # noqa: F401, fixtures
 
 from hdrmerge.exposure import mu_law
 from hdrmerge.flowmerge import LAST_RESORT, fetched, merge_by_flow, radiance, similarities
-from hdrmerge.followed import follow, follow_results
+from hdrmerge.followed import Followed, follow, follow_results, lit
 from hdrmerge.scene import Matrix, ramp_scene
 
 EXPOSURES = {2: (8.0, 1.0, 8.0), 3: (1.0, 4.0, 16.0, 1.0, 4.0)}
@@ -99,3 +99,62 @@ def test_results_are_followed_once_more(still: tuple[np.ndarray, ...]) -> None: 
             np.abs(lined[k] - moved_views[1])[inner].mean()
             < 0.3 * np.abs(moved_views[k] - moved_views[1])[inner].mean()
         )
+
+
+# ------------------------------------------------------------------------------------------- black
+
+
+def flat(light: float | tuple[float, float, float], exposure: float = 1.0) -> np.ndarray:
+    linear = np.broadcast_to(np.clip(np.float32(light) * exposure, 0, 1), (16, 16, 3))
+    return np.ascontiguousarray(linear ** np.float32(1 / 2.2))
+
+
+def shown(record: np.ndarray, before: float, after: float | None = None) -> Followed:
+    """Return what is known around a frame of which neighbours, exposed eight times as long, show this."""
+    between = [flat(before, 8), flat(before if after is None else after, 8)]
+    return Followed([between[0], record, between[1]], between, [], [])
+
+
+@pytest.mark.parametrize("found", [0.0, 0.0005, 0.02])
+def test_where_the_record_is_black_neighbours_tell(found: float) -> None:
+    made = lit(shown(flat(0.0), 0.003), EXPOSURES[2], np.full((16, 16, 3), found, np.float32))
+    np.testing.assert_allclose(made, 0.003, rtol=0.01)
+
+
+def test_a_dark_result_gets_the_light_that_neighbours_agree_on() -> None:
+    record, hole = flat(0.0002), np.zeros((16, 16, 3), np.float32)
+    np.testing.assert_allclose(lit(shown(record, 0.003), EXPOSURES[2], hole), 0.003, rtol=0.05)
+    assert lit(shown(record, 0.003, 0.02), EXPOSURES[2], hole).max() < 0.0015  # they do not agree
+    bright = np.full_like(hole, 0.0035)
+    np.testing.assert_array_equal(lit(shown(record, 0.003), EXPOSURES[2], bright), bright)
+
+
+def test_no_light_is_added_that_the_record_would_show() -> None:
+    found = np.full((16, 16, 3), 0.001, np.float32)
+    np.testing.assert_array_equal(lit(shown(flat(0.0), 0.05), EXPOSURES[2], found), found)
+    np.testing.assert_array_equal(lit(shown(flat(0.01), 0.05), EXPOSURES[2], found), found)  # not dark
+    known = shown(flat(0.0), 0.003)
+    assert lit(known, (1.0, 8.0, 1.0), found) is found  # nobody knows more
+
+
+def test_channels_are_lit_each_by_itself() -> None:
+    found = np.zeros((16, 16, 3), np.float32)
+    made = lit(shown(flat((0.01, 0.0, 0.0)), 0.003), EXPOSURES[2], found)
+    assert (made[..., 0] == 0).all()
+    np.testing.assert_allclose(made[..., 1:], 0.003, rtol=0.01)
+
+
+def test_crushed_shadows_have_no_holes() -> None:
+    """Of a curve that ends in black where there is light: what flow finds alone has holes there."""
+    light = [np.ascontiguousarray(one * 0.02) for one in pan(3)]
+    codes = [recorded(one, time) for one, time in zip(light, EXPOSURES[2], strict=True)]
+    codes[1] = np.where(light[1].max(axis=-1, keepdims=True) < 0.004, np.float32(0), codes[1])
+    known = follow(codes, EXPOSURES[2], matrices=[np.eye(3)] * 3)
+    hole = np.where(codes[1] > 0, light[1], np.float32(0))
+    made = lit(known, EXPOSURES[2], hole)
+    inner = (codes[1] == 0).all(axis=-1)
+    inner[:, :8] = inner[:, -8:] = False
+    assert inner.mean() > 0.2
+    wrong = np.abs(mu_law(made) - mu_law(light[1])).max(axis=-1)[inner]
+    assert np.quantile(wrong, 0.9) < 0.03
+    np.testing.assert_array_equal(made[light[1].max(axis=-1) > 0.009], hole[light[1].max(axis=-1) > 0.009])

@@ -71,7 +71,7 @@ NETWORKS = {
             name="video-refine-2",
             task="video",
             file="video-refine-2.onnx",
-            sha256="1a422942b59d2026aed224773fed3342edad474f974055d7f789cbaddcc9051c",
+            sha256="57e6aefab3df2f97cf32503a31d0c9f8f8f83f13125fb4355329dbf46635552f",
             summary="mends what video-coarse-2 makes, where its frame is too dark or clipped",
         ),
         Network(
@@ -85,7 +85,7 @@ NETWORKS = {
             name="video-refine-3",
             task="video",
             file="video-refine-3.onnx",
-            sha256="a97a737b9c0472eb30612b93d00c67384d45577d92269308606a05e36d10af3d",
+            sha256="d811c67c88e48dc4bc1ec5cd04e41f9d5b67f45661b8368dee561c1af0f55939",
             summary="mends what video-coarse-3 makes, where its frame is too dark or clipped",
         ),
     )
