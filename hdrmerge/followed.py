@@ -30,6 +30,7 @@ from .flowmerge import (
     grey,
     in_line,
     led_on,
+    radiance,
     shares_of,
     similarities,
     weighted,
@@ -38,10 +39,10 @@ from .inbetween import LEAST, LONGER, darkness, flows_between
 
 RESULT_SMOOTHNESS = 20.0  # of the flow between results
 MISSED = (0.006, 0.012)  # linear light, 1.0 = clipping, from which on, and up to which, a record may be black
-LESS = (
-    0.05,
-    0.15,
-)  # mu-law codes from which on, and up to which, a result lacks light that neighbours agree on
+FAINT = (0.0005, 0.002)  # linear light, more than noise, that only such curves miss
+ENOUGH = 0.0003  # share of the picture that has to show faint light
+RECORDED = (0.4, 0.8)  # share of faint light below which a curve ends in black, and from which it does not
+LESS = (0.05, 0.15)  # mu-law codes from which on, and up to which, a result lacks light that neighbours show
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,28 +109,46 @@ def lit(followed: Followed, exposures: Sequence[float], found: Float) -> Float:
     ``found`` is radiance of `networks.coarse`. It learned from cameras that record light down to their noise;
     curves of others end in black before, and what is black there agrees with nothing: holes are left. They
     are filled, each channel by itself, where the record is black, and where it is dark and neighbours agree
-    on more light than was found; but not with more than the record can have missed.
+    on more light than was found; but not with more than the record can have missed, and only as far as the
+    whole record misses faint light.
     """
     middle = len(followed.frames) // 2
-    own, longest = exposures[middle], max(exposures)
-    channels = np.dsplit(followed.frames[middle], 3)
-    dark, black = (
-        np.dstack(some) for some in zip(*(darkness(c, longest / own) for c in channels), strict=True)
-    )
-    if longest <= own * LONGER or not dark.any():
+    record, own, longest = followed.frames[middle], exposures[middle], max(exposures)
+    if longest <= own * LONGER:
         return found
-    seen = [*followed.between[:middle], followed.frames[middle], *followed.between[middle:]]
-    trust = [np.zeros(dark.shape[:2], np.float32)] * len(seen)
+    seen = [*followed.between[:middle], record, *followed.between[middle:]]
+    trust = [np.zeros(record.shape[:2], np.float32)] * len(seen)
     for one in range(middle):
         other = one + middle + 1
         if min(exposures[one], exposures[other]) > own * LONGER:
             alike = agreement(seen[one], seen[other], exposures[other] / exposures[one])
             trust[one] = trust[other] = np.maximum(alike, np.float32(LEAST))
     told = weighted(seen, exposures, trust, middle)
+    believed = np.max(trust, axis=0)
+    crushed = missed(record, told * np.float32(own), believed)
+    if not crushed:
+        return found
+    dark, black = (
+        np.dstack(planes)
+        for planes in zip(*(darkness(one, longest / own) for one in np.dsplit(record, 3)), strict=True)
+    )
     less = smoothstep(*LESS, mu_law(told) - mu_law(found))
-    share = np.maximum(black, dark * np.max(trust, axis=0)[..., None] * less)
-    share = share * (1 - smoothstep(*MISSED, told * np.float32(own)))
+    share = np.maximum(black, dark * believed[..., None] * less)
+    share = share * (1 - smoothstep(*MISSED, told * np.float32(own))) * np.float32(crushed)
     return np.asarray(found + share * (told - found), np.float32)
+
+
+def missed(record: Float, told: Float, believed: Float) -> float:
+    """Say how far the curve of a frame ends in black, in [0, 1]: what is missing of faint light.
+
+    ``record`` are codes (H, W, 3), ``told`` the linear light that neighbours show, ``believed`` (H, W) how
+    far they agree.
+    """
+    faint = (told > FAINT[0]).all(axis=-1) & (told < FAINT[1]).all(axis=-1) & (believed > 0.5)
+    if faint.mean() < ENOUGH:
+        return 0.0
+    there = float(told[faint].sum())
+    return float(1 - smoothstep(*RECORDED, np.float32(radiance(record[faint], 1.0).sum() / there)))
 
 
 def follow_results(

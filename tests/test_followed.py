@@ -104,6 +104,9 @@ def test_results_are_followed_once_more(still: tuple[np.ndarray, ...]) -> None: 
 # ------------------------------------------------------------------------------------------- black
 
 
+LIGHT = 0.0015  # faint
+
+
 def flat(light: float | tuple[float, float, float], exposure: float = 1.0) -> np.ndarray:
     linear = np.broadcast_to(np.clip(np.float32(light) * exposure, 0, 1), (16, 16, 3))
     return np.ascontiguousarray(linear ** np.float32(1 / 2.2))
@@ -117,31 +120,41 @@ def shown(record: np.ndarray, before: float, after: float | None = None) -> Foll
 
 @pytest.mark.parametrize("found", [0.0, 0.0005, 0.02])
 def test_where_the_record_is_black_neighbours_tell(found: float) -> None:
-    made = lit(shown(flat(0.0), 0.003), EXPOSURES[2], np.full((16, 16, 3), found, np.float32))
-    np.testing.assert_allclose(made, 0.003, rtol=0.01)
+    made = lit(shown(flat(0.0), LIGHT), EXPOSURES[2], np.full((16, 16, 3), found, np.float32))
+    np.testing.assert_allclose(made, LIGHT, rtol=0.01)
 
 
 def test_a_dark_result_gets_the_light_that_neighbours_agree_on() -> None:
     record, hole = flat(0.0002), np.zeros((16, 16, 3), np.float32)
-    np.testing.assert_allclose(lit(shown(record, 0.003), EXPOSURES[2], hole), 0.003, rtol=0.05)
-    assert lit(shown(record, 0.003, 0.02), EXPOSURES[2], hole).max() < 0.0015  # they do not agree
-    bright = np.full_like(hole, 0.0035)
-    np.testing.assert_array_equal(lit(shown(record, 0.003), EXPOSURES[2], bright), bright)
+    np.testing.assert_allclose(lit(shown(record, LIGHT), EXPOSURES[2], hole), LIGHT, rtol=0.05)
+    assert lit(shown(record, LIGHT, 0.02), EXPOSURES[2], hole).max() < LIGHT / 2  # they do not agree
+    bright = np.full_like(hole, 1.2 * LIGHT)
+    np.testing.assert_array_equal(lit(shown(record, LIGHT), EXPOSURES[2], bright), bright)
 
 
 def test_no_light_is_added_that_the_record_would_show() -> None:
     found = np.full((16, 16, 3), 0.001, np.float32)
     np.testing.assert_array_equal(lit(shown(flat(0.0), 0.05), EXPOSURES[2], found), found)
     np.testing.assert_array_equal(lit(shown(flat(0.01), 0.05), EXPOSURES[2], found), found)  # not dark
-    known = shown(flat(0.0), 0.003)
+    known = shown(flat(0.0), LIGHT)
     assert lit(known, (1.0, 8.0, 1.0), found) is found  # nobody knows more
 
 
 def test_channels_are_lit_each_by_itself() -> None:
-    found = np.zeros((16, 16, 3), np.float32)
-    made = lit(shown(flat((0.01, 0.0, 0.0)), 0.003), EXPOSURES[2], found)
-    assert (made[..., 0] == 0).all()
-    np.testing.assert_allclose(made[..., 1:], 0.003, rtol=0.01)
+    found, record = np.zeros((16, 16, 3), np.float32), flat(0.0)
+    record[:2] = flat((0.01, 0.0, 0.0))[:2]
+    made = lit(shown(record, LIGHT), EXPOSURES[2], found)
+    assert (made[:1, :, 0] == 0).all()
+    np.testing.assert_allclose(made[:1, :, 1:], LIGHT, rtol=0.01)
+
+
+def test_nothing_is_lit_where_a_curve_records_faint_light() -> None:
+    """What is black there is black, also if neighbours show something else."""
+    record, found = flat(LIGHT), np.full((16, 16, 3), 0.001, np.float32)
+    record[:2] = 0
+    assert lit(shown(record, LIGHT), EXPOSURES[2], found) is found
+    record[:12] = 0
+    assert lit(shown(record, LIGHT), EXPOSURES[2], found)[:8].min() > 0.8 * LIGHT
 
 
 def test_crushed_shadows_have_no_holes() -> None:

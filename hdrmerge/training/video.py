@@ -161,7 +161,9 @@ class RefineRecipe(VideoRecipe):
     vgg: Path | None = None
 
     def describe(self) -> str:
-        return self._described(f"{self._loss()}, on {self._named()} as it is")
+        return self._described(
+            f"{self._loss()}, on {self._named()} as it is; each batch {REPEATS} times, turned"
+        )
 
     def _loss(self) -> str:
         loss = f"{DECIBELS} of mu-law values"
