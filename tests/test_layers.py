@@ -34,7 +34,7 @@ LAYERS = (
     "batch shared evaluate video",
     "evaluate_video",
     "training training.camera training.losses training.discriminator training.reexposure training.perceptual",
-    "training.scenes training.examples training.motion",
+    "training.precision training.scenes training.examples training.motion",
     "training.batches training.validate training.make training.pseudo_labels",
     "training.lesson training.triplets training.pairs",
     "training.train training.trust training.hdrgan training.label_sets training.exposures",
