@@ -106,11 +106,11 @@ def follow(
 def lit(followed: Followed, exposures: Sequence[float], found: Float) -> Float:
     """Return a result (H, W, 3) with what neighbours show in between where the reference is black.
 
-    ``found`` is radiance of `networks.coarse`. It learned from cameras that record light down to their noise;
-    curves of others end in black before, and what is black there agrees with nothing: holes are left. They
-    are filled, each channel by itself, where the record is black, and where it is dark and neighbours agree
-    on more light than was found; but not with more than the record can have missed, and only as far as the
-    whole record misses faint light.
+    ``found`` is radiance of `networks.coarse`, in the units of `flowmerge`. It learned from cameras that
+    record light down to their noise; curves of others end in black before, and what is black there agrees
+    with nothing: holes are left. They are filled, each channel by itself, where the record is black, and
+    where it is dark and neighbours agree on more light than was found; but not with more than the record can
+    have missed, and only as far as the whole record misses faint light.
     """
     middle = len(followed.frames) // 2
     record, own, longest = followed.frames[middle], exposures[middle], max(exposures)

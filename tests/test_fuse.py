@@ -236,7 +236,7 @@ def test_the_merge_of_all_frames_is_seen_as_documented(
     ramp: np.ndarray, elsewhere: np.ndarray, frames: int
 ) -> None:
     """In the unit of the other radiances: it ends where theirs does."""
-    sim = street(ramp, elsewhere, frames, step_ev=1.0, saturated_share=0.4)
+    sim = street(ramp, elsewhere, frames, step_ev=1.0, saturated_share=0.4, iso=3200)
     painter = Painter(as_merged)
     plain, _, _, painted = merged(sim.bracket(), painter, everywhere=True)
     (seen,) = painter.seen
@@ -247,7 +247,7 @@ def test_the_merge_of_all_frames_is_seen_as_documented(
         assert np.mean(plain.max(axis=-1) >= painted.limit) > 0.02
         assert np.mean(seen["merged"].max(axis=1) == 1.0) > 0.02
     for name in ("low", "reference", "high"):
-        assert np.abs(seen["merged"] - seen[name][:, 3:]).max() > 2e-3  # a thousand times the tolerance above
+        assert np.abs(seen["merged"] - seen[name][:, 3:]).max() > 0.05
 
 
 @pytest.mark.parametrize("everywhere", [False, True])

@@ -1,7 +1,7 @@
 """The numbers that networks learn in: bfloat16, or float32 where a processor is slower with it.
 
-Processors without instructions for bfloat16 emulate it: convolutions then take four to ten times as long as
-in float32. Which have them, and which only half of them, no list says; a convolution is timed.
+Processors without instructions for bfloat16 emulate it: convolutions then take up to 14 times as long as in
+float32. Which have them, and which only half of them, no list says; a convolution is timed.
 """
 
 from __future__ import annotations
